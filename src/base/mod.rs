@@ -1,0 +1,12 @@
+//! Ground floor: the vocabulary that every room shares and that knows nothing of any of them.
+//!
+//! Nothing here does I/O but [`shutdown`] (signals) and [`failpoint`] (which exists in test builds only).
+
+pub mod backoff;
+pub mod clock;
+pub mod error;
+pub mod failpoint;
+pub mod id;
+pub mod page;
+pub mod probe;
+pub mod shutdown;
