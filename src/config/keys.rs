@@ -36,7 +36,7 @@ impl Kind {
             Self::Text => "must be text in quotes, with a unit if it is a time (\"15s\") or a size (\"1MiB\")",
             Self::Number => "must be a whole number without quotes",
             Self::Switch => "must be true or false, without quotes",
-            Self::List => "must be a list of texts, such as [\"default\", \"heavy:3\"]",
+            Self::List => "must be a list of texts in quotes, such as [\"default\", \"heavy:3\"]",
         }
     }
 }
@@ -123,7 +123,16 @@ impl Schema {
         };
         match fits {
             true => Ok(()),
-            false => Err(Error(format!("`{}` in {origin} is {value}, but {}", path.join("."), kind.expected()))),
+            false => {
+                // Lists and sections are not quoted: one may hold a URL with its password by mistake.
+                let is = match &value.kind {
+                    ValueKind::Array(_) => "a list".to_owned(),
+                    ValueKind::Table(_) => "a section".to_owned(),
+                    ValueKind::String(text) => format!("\"{text}\""),
+                    _ => value.to_string(),
+                };
+                Err(Error(format!("`{}` in {origin} is {is}, but {}", path.join("."), kind.expected())))
+            }
         }
     }
 

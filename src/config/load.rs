@@ -241,7 +241,7 @@ mod tests {
         let cases = [
             ("[http]\nworkers = 2.7", "`http.workers` in test.toml is 2.7, but must be a whole number without quotes"),
             ("[http]\nworkers = -1", "`http.workers` in test.toml is -1, but must be a number from 0 to 1024"),
-            ("[worker]\nqueues = [3]", "is [3], but must be a list of texts"),
+            ("[worker]\nqueues = [3]", "is a list, but must be a list of texts"),
             ("[http]\nmax_body = 5", "must be text in quotes, with a unit"),
             ("[jobs]\nlease = \"9s\"", "`jobs.lease` in test.toml is 9s, but must be at least three times"),
             ("[jobs]\nlease = \"15\"", "`jobs.lease` in test.toml is \"15\", but a time needs a unit, such as \"15s\""),
