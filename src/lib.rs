@@ -6,4 +6,12 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 | [`base`] |
+//! | 1 | [`config`] |
+//! | 2 | [`telemetry`] |
+//! | 11 | [`app`] |
+//! | 12 | [`cli`] |
+pub mod app;
 pub mod base;
+pub mod cli;
+pub mod config;
+pub mod telemetry;
