@@ -1,8 +1,14 @@
-//! Builds the parts of the program and runs a role: the only room that sees adapters.
+//! The whole of the program put together: from a configuration to running roles.
+//!
+//! The only room that sees adapters; everyone else sees ports.
 
-use crate::config::{Config, Role};
+mod build;
+mod roles;
 
-/// Why the program ended other than in good order.
+pub use build::{App, build};
+pub use roles::{migrate, openapi_json, run, run_all};
+
+/// Why the program ended other than in good order. The text is one sentence for whoever started it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub enum Error {
@@ -21,28 +27,4 @@ impl Error {
             Self::Failed(_) => 1,
         }
     }
-}
-
-/// Runs `role` until it is told to stop.
-///
-/// # Errors
-/// If it cannot start, or ends by itself.
-#[allow(clippy::unused_async, reason = "the seam is asynchronous")]
-pub async fn run(_role: Role, _config: Config) -> Result<(), Error> {
-    Ok(())
-}
-
-/// Brings the store to the newest schema.
-///
-/// # Errors
-/// If the store cannot be opened or changed.
-#[allow(clippy::unused_async, reason = "the seam is asynchronous")]
-pub async fn migrate(_config: Config) -> Result<(), Error> {
-    Ok(())
-}
-
-/// The OpenAPI document of the HTTP API.
-#[must_use]
-pub fn openapi_json() -> String {
-    "{}".to_owned()
 }

@@ -1,25 +1,27 @@
-//! What any store port can answer when it cannot do what it was asked.
+//! What every store port can answer when it fails, whatever server stands behind it.
+//!
+//! One type for all rooms, so that an adapter translates its server's errors in one place and callers decide by kind.
 
 use crate::base::error::Kind;
 
-/// Why a store did not do what it was asked; nothing was written unless the port's contract says otherwise.
+/// Why a store did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The store cannot be reached or is shutting down; the same call may succeed later.
-    #[error("the store is not available: {0}")]
+    /// The store is away, overloaded or shutting down; the same call may succeed later.
+    #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// Something stored cannot be read back.
-    #[error("the store holds something unreadable: {0}")]
+    /// What is stored cannot be read as what it should be.
+    #[error("stored data is corrupt: {0}")]
     Corrupt(String),
-    /// Any other failure of the store itself.
+    /// The store refused for a reason that neither the caller nor time can mend.
     #[error("the store failed: {0}")]
     Internal(String),
 }
 
 impl StoreError {
-    /// The closed kind of this error.
+    /// What sort of failure this is for a caller.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> Kind {
         match self {
             Self::Unavailable(_) => Kind::Unavailable,
             Self::Corrupt(_) | Self::Internal(_) => Kind::Internal,

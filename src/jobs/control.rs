@@ -20,7 +20,7 @@ use crate::{
         id::{JobId, KindName, QueueName, WorkerId},
         page::PageRequest,
     },
-    broker::{Broker, CALL_TIMEOUT, Control, WakeUp},
+    broker::{CALL_TIMEOUT, Control, WakeUp},
 };
 
 /// How many jobs are moved by one call to the store.
@@ -143,7 +143,8 @@ impl Jobs {
             Some(RanAgain::Queued(w)) => self.wake(&[wake_up(w)]).await,
             Some(RanAgain::Scheduled) => {}
             Some(RanAgain::Refused(s)) => {
-                let message = format!("job {id} is {}: only failed, cancelled or scheduled jobs are run again", s.as_str());
+                let message =
+                    format!("job {id} is {}: only failed, cancelled or scheduled jobs are run again", s.as_str());
                 return Err(JobsError::Conflict(message));
             }
             Some(RanAgain::NotFound) | None => return Err(JobsError::NotFound(format!("there is no job {id}"))),
@@ -245,7 +246,10 @@ impl Jobs {
                 .map(|id| {
                     let offset = wish.rate.map(|r| f64::from(nth) / r).filter(|s| *s > 0.0);
                     nth += 1;
-                    Again { id: *id, at: offset.map(|s| start.plus(Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX))) }
+                    Again {
+                        id: *id,
+                        at: offset.map(|s| start.plus(Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX))),
+                    }
                 })
                 .collect();
             let moved = self.store.run_again(&again, &wish.edit, self.clock.now()).await?;

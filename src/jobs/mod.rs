@@ -9,6 +9,7 @@ pub mod error;
 pub mod kind;
 pub mod model;
 pub mod registry;
+pub mod retention;
 pub mod schema;
 pub mod service;
 pub mod state;

@@ -197,7 +197,11 @@ impl Jobs {
         if let Some(k) = &key
             && let Some((request, answer)) = self.store.recall(&k.scope, &k.key, now).await?
         {
-            return if request == k.request { Ok(Submitted { answer, replayed: true }) } else { Err(key_reused(&k.key)) };
+            return if request == k.request {
+                Ok(Submitted { answer, replayed: true })
+            } else {
+                Err(key_reused(&k.key))
+            };
         }
         let jobs = self.build(asked, origin, now)?;
         self.admit(&jobs).await?;
@@ -434,7 +438,10 @@ impl Jobs {
             for (q, _) in &wanted {
                 if !known.contains(*q) && known.len() >= self.limits.max_queues {
                     let max = self.limits.max_queues;
-                    return Err(JobsError::field("queue", format!("`{q}` would be queue number {}, the limit (jobs.max_queues) is {max}", max + 1)));
+                    return Err(JobsError::field(
+                        "queue",
+                        format!("`{q}` would be queue number {}, the limit (jobs.max_queues) is {max}", max + 1),
+                    ));
                 }
                 known.insert((*q).clone());
             }

@@ -66,7 +66,12 @@ pub struct Waiting {
 #[derive(Clone, Debug)]
 pub enum Claim {
     /// It is running now and this worker holds its lease.
-    Won(Box<Job>),
+    Won {
+        /// The job as claimed.
+        job: Box<Job>,
+        /// Since when it was queued.
+        queued_at: Timestamp,
+    },
     /// Its queue is paused; it stays queued.
     Paused,
     /// It is not queued (any more), or does not exist.
@@ -271,8 +276,13 @@ pub trait JobStore: Send + Sync {
 
     /// Takes up to `limit` running jobs from workers whose lease is void: → queued with a crash counted, → failed with
     /// code `crash_limit` at the `crash_limit`-th crash, → cancelled where that was asked for.
-    async fn void(&self, which: &Void, now: Timestamp, crash_limit: u32, limit: usize)
-    -> Result<Vec<Moved>, StoreError>;
+    async fn void(
+        &self,
+        which: &Void,
+        now: Timestamp,
+        crash_limit: u32,
+        limit: usize,
+    ) -> Result<Vec<Moved>, StoreError>;
 
     /// Up to `limit` jobs of `queue` that are queued since before `before`, longest waiting first, starting after `after`.
     async fn waiting(
@@ -326,6 +336,8 @@ pub struct WorkerReport {
     pub queues: Vec<(QueueName, u32)>,
     /// How many jobs it runs at once.
     pub slots: u32,
+    /// How many it is running.
+    pub busy: u32,
     /// What it can run.
     pub kinds: Vec<KindName>,
     /// What it is running.

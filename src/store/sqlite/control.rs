@@ -65,12 +65,7 @@ pub(super) fn purge(w: &mut Writing<'_>, queue: &QueueName, now: Timestamp, limi
     Ok(ids.len() as u64)
 }
 
-pub(super) fn run_again(
-    w: &mut Writing<'_>,
-    again: &Again,
-    edit: &JobEdit,
-    now: Timestamp,
-) -> Result<RanAgain, Fault> {
+pub(super) fn run_again(w: &mut Writing<'_>, again: &Again, edit: &JobEdit, now: Timestamp) -> Result<RanAgain, Fault> {
     let found = {
         let mut select = w.conn.prepare_cached(&format!("SELECT {} FROM jobs WHERE id = ?1", row::JOB))?;
         let mut rows = select.query([again.id.0.as_bytes()])?;

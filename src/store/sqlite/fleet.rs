@@ -44,7 +44,8 @@ impl FleetStore for Sqlite {
             let mut rows = paused.query([])?;
             while let Some(r) = rows.next()? {
                 let name = row::queue(r, 0)?;
-                let empty = || QueueState { name: name.clone(), counts: QueueCounts::default(), oldest: None, paused: true };
+                let empty =
+                    || QueueState { name: name.clone(), counts: QueueCounts::default(), oldest: None, paused: true };
                 states.entry(name.clone()).or_insert_with(empty).paused = true;
             }
             // A queue whose jobs all ended is gone unless it is paused.

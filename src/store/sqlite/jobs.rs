@@ -131,10 +131,8 @@ impl JobStore for Sqlite {
 
     async fn discard(&self, ids: &[JobId]) -> Result<u64, StoreError> {
         let ids = ids.to_vec();
-        self.write(move |w| {
-            ids.iter().try_fold(0, |n, id| Ok(n + u64::from(control::forget(w, *id, State::Failed)?)))
-        })
-        .await
+        self.write(move |w| ids.iter().try_fold(0, |n, id| Ok(n + u64::from(control::forget(w, *id, State::Failed)?))))
+            .await
     }
 
     async fn retain(
@@ -222,6 +220,7 @@ fn claim(
     if any_paused && is_paused(w, &job.queue)? {
         return Ok(Claim::Paused);
     }
+    let queued_at = job.at;
     job.state = State::Running;
     job.at = now.plus(lease);
     job.fence += 1;
@@ -240,7 +239,7 @@ fn claim(
             now.as_millis()
         ])?;
     w.moved(&job.queue, Some(State::Queued), Some(State::Running));
-    Ok(Claim::Won(Box::new(job)))
+    Ok(Claim::Won { job: Box::new(job), queued_at })
 }
 
 fn renew(w: &mut Writing<'_>, id: JobId, fence: u64, until: Timestamp) -> Result<Renewal, Fault> {
@@ -254,13 +253,18 @@ fn renew(w: &mut Writing<'_>, id: JobId, fence: u64, until: Timestamp) -> Result
 
 fn finish(w: &mut Writing<'_>, run: &Finish) -> Result<Finished, Fault> {
     let (queue, cancel, failures, history) = {
-        let mut select = w
-            .conn
-            .prepare_cached("SELECT queue, cancel, failures, attempts FROM jobs WHERE id = ?1 AND state = 2 AND fence = ?2")?;
+        let mut select = w.conn.prepare_cached(
+            "SELECT queue, cancel, failures, attempts FROM jobs WHERE id = ?1 AND state = 2 AND fence = ?2",
+        )?;
         let mut rows = select.query(params![run.id.0.as_bytes(), run.fence as i64])?;
         let Some(r) = rows.next()? else { return Ok(Finished::LeaseLost) };
         let history = r.get_ref(3)?.as_str_or_null().map_err(|e| row::corrupt("attempts", e))?;
-        (row::queue(r, 0)?, r.get::<_, bool>(1)?, r.get::<_, u32>(2)?, row::append(history, &run.attempt, ATTEMPTS_KEPT)?)
+        (
+            row::queue(r, 0)?,
+            r.get::<_, bool>(1)?,
+            r.get::<_, u32>(2)?,
+            row::append(history, &run.attempt, ATTEMPTS_KEPT)?,
+        )
     };
     let verdict = if cancel { run.verdict.clone().with_cancel_requested() } else { run.verdict.clone() };
     let Some(state) = next(State::Running, verdict.event()) else {

@@ -71,9 +71,9 @@ impl<T: Send, F: FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send> Operation f
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let lost = || Err(StoreError::Internal("an operation was not run".into()));
-        let out = committed.and_then(|()| self.out.unwrap_or_else(lost));
+        let Self { out, reply, .. } = *self;
         // Whoever asked may have gone away; what was written stands.
-        drop(self.reply.send(out));
+        drop(reply.send(committed.and_then(|()| out.unwrap_or_else(lost))));
     }
 }
 
