@@ -140,11 +140,8 @@ mod tests {
     fn from_file(text: &str) -> Result<Config, Error> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("test.toml"), text).unwrap();
-        let mut result = load(&Sources {
-            profiles: dir.path().to_owned(),
-            profile: Some("test".to_owned()),
-            ..Sources::default()
-        });
+        let mut result =
+            load(&Sources { profiles: dir.path().to_owned(), profile: Some("test".to_owned()), ..Sources::default() });
         if let Err(Error(e)) = &mut result {
             *e = e.replace(&format!("{}/", dir.path().display()), "");
         }
@@ -203,7 +200,8 @@ mod tests {
 
     #[test]
     fn queues_have_sections_of_their_own() {
-        let c = from_file("[jobs]\ndepth_limit = 7\n[queues.heavy]\ndepth_limit = 3\n[queues.\"a.b\"]\ndepth_limit = 0\n");
+        let c =
+            from_file("[jobs]\ndepth_limit = 7\n[queues.heavy]\ndepth_limit = 3\n[queues.\"a.b\"]\ndepth_limit = 0\n");
         let c = c.unwrap();
         let limit = |name: &str| c.depth_limit(&name.parse().unwrap());
         assert_eq!((limit("heavy"), limit("a.b"), limit("other")), (Some(3), None, Some(7)));
@@ -217,7 +215,10 @@ mod tests {
         let cases = [
             ("[http]\nbnd = \"x\"", "unknown key `http.bnd` in test.toml; did you mean `http.bind`?"),
             ("[htpp]\nbind = \"x\"", "unknown section `htpp` in test.toml; did you mean `http`?"),
-            ("[http]\nconcurrency = 3", "unknown key `http.concurrency` in test.toml; did you mean `worker.concurrency`?"),
+            (
+                "[http]\nconcurrency = 3",
+                "unknown key `http.concurrency` in test.toml; did you mean `worker.concurrency`?",
+            ),
             ("[auth]\nxyzzy = 3", "unknown key `auth.xyzzy` in test.toml; keys of `auth` are mode"),
             ("[queues.a]\ndepth = 3", "unknown key `queues.a.depth` in test.toml; write `queues.<name>.depth_limit`"),
             ("http = 3", "`http` in test.toml must be a section: write [http] and its keys below"),
@@ -267,7 +268,8 @@ mod tests {
 
     #[test]
     fn worker_queues_take_weights() {
-        let c = load(&Sources { flags: flags(&[("worker.queues", "heavy, default:3")]), ..Sources::default() }).unwrap();
+        let c =
+            load(&Sources { flags: flags(&[("worker.queues", "heavy, default:3")]), ..Sources::default() }).unwrap();
         let queues: Vec<_> = c.worker.queues.0.iter().map(|(n, w)| (n.as_str(), *w)).collect();
         assert_eq!(queues, [("heavy", 1), ("default", 3)]);
         for (bad, part) in [

@@ -177,7 +177,10 @@ fn relations(c: &Config) -> Checked<()> {
     }
     if c.queues.len() > c.jobs.max_queues {
         let (n, max) = (c.queues.len(), c.jobs.max_queues);
-        return Err(fault("jobs.max_queues", format!("is {max}, but {n} queues have sections; raise it to {n} or more")));
+        return Err(fault(
+            "jobs.max_queues",
+            format!("is {max}, but {n} queues have sections; raise it to {n} or more"),
+        ));
     }
     Ok(())
 }

@@ -2,7 +2,10 @@
 //!
 //! Kept apart from what the program uses, so that times, sizes, addresses and bounds are judged in one place
 //! ([`super::resolve`]). What each key means stands in `config/default.toml`; here a doc would only repeat it.
-#![allow(missing_docs, reason = "config/default.toml documents every key, and a test proves that both hold the same keys")]
+#![allow(
+    missing_docs,
+    reason = "config/default.toml documents every key, and a test proves that both hold the same keys"
+)]
 
 use std::collections::BTreeMap;
 

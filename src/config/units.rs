@@ -48,7 +48,8 @@ impl std::str::FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("is \"{text}\", but a size is a whole number with B, KiB, MiB or GiB, such as \"256KiB\"");
+        let wrong =
+            || format!("is \"{text}\", but a size is a whole number with B, KiB, MiB or GiB, such as \"256KiB\"");
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
         let unit = if unit.is_empty() { "B" } else { unit.trim() };
