@@ -1,6 +1,6 @@
 //! A thin client of the HTTP API: sends a request, gives back JSON, and turns every way to fail into a sentence.
 
-use std::{error::Error as _, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use clap::Args;
 use reqwest::{
@@ -79,7 +79,9 @@ impl Client {
             // Looking for root certificates fails in an image that has none, and nothing here needs them.
             builder = builder.tls_certs_only([]);
         }
-        let http = builder.build().map_err(|e| Failure::new(FAILED, format!("cannot make an HTTP client: {e}")))?;
+        let http = builder.build().map_err(|e| {
+            Failure::new(FAILED, format!("cannot make an HTTP client for {}: {}", mask_url(url), root_cause(&e)))
+        })?;
         Ok(Self { http, base })
     }
 
@@ -169,19 +171,23 @@ impl Client {
             let message = format!("{base} did not answer in time; is it overloaded, or is a firewall in between?");
             return Failure::new(UNREACHABLE, message);
         }
-        let mut cause: &dyn std::error::Error = e;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
         let advice = "is `app all` or `app serve` running there? (--url or APP_URL names another server)";
-        let cause = if e.source().is_some() { format!(" ({cause})") } else { String::new() };
-        Failure::new(UNREACHABLE, format!("cannot reach {base}{cause}; {advice}"))
+        Failure::new(UNREACHABLE, format!("cannot reach {base} ({}); {advice}", root_cause(e)))
     }
 
     fn strange(&self, what: &str) -> Failure {
         let base = mask_url(self.base.as_str());
         Failure::new(SERVER, format!("{base} gave an answer {what}; is it a server of this program? (--url, APP_URL)"))
     }
+}
+
+/// The deepest cause: the outer ones only say that something failed.
+fn root_cause(e: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = e;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -222,3 +222,50 @@ fn block_on(config: &Config, future: impl Future<Output = Result<(), app::Error>
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(result?)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: GlobalArgs,
+        #[command(flatten)]
+        http: HttpArgs,
+        #[command(flatten)]
+        worker: WorkerArgs,
+        #[command(flatten)]
+        backends: BackendArgs,
+    }
+
+    fn config(line: &str) -> Result<Config, Failure> {
+        let l = Line::parse_from(std::iter::once("app").chain(line.split_ascii_whitespace()));
+        load(&l.global, &[&l.http, &l.worker, &l.backends], l.http.port)
+    }
+
+    #[test]
+    fn every_flag_reaches_its_setting() {
+        let c = config(
+            "--bind 127.0.0.1:1 --port 2 --queues heavy:3,b --concurrency 7 --strict --max-jobs 9 --shutdown-grace 5s \
+             --store-url sqlite://x --broker-url embedded://y --log-level warn --log-format json",
+        )
+        .unwrap();
+        assert_eq!(c.http.bind.to_string(), "127.0.0.1:2");
+        let queues: Vec<_> = c.worker.queues.0.iter().map(|(n, w)| (n.as_str(), *w)).collect();
+        assert_eq!(queues, [("heavy", 3), ("b", 1)]);
+        assert_eq!((c.worker.concurrency, c.worker.strict, c.worker.max_jobs), (7, true, 9));
+        assert_eq!(c.worker.shutdown_grace, Duration::from_secs(5));
+        assert_eq!((c.store.url.as_str(), c.broker.url.as_str()), ("sqlite://x", "embedded://y"));
+        assert_eq!((c.log.level.as_str(), c.log.format), ("warn", config::LogFormat::Json));
+    }
+
+    #[test]
+    fn wrong_settings_end_with_their_own_code() {
+        for line in ["--queues a:0", "--log-level inof", "--store-url x", "--config /nonexistent.toml"] {
+            assert_eq!(config(line).err().map(|f| f.code), Some(CONFIG), "{line}");
+        }
+    }
+}
