@@ -39,6 +39,16 @@ fn submit() -> Submit {
 }
 fn main() {
     let rt = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let m = app::telemetry::metrics::install();
+    let show = move || {
+        for l in m.render().lines().filter(|l| {
+            l.starts_with("app_store_commits")
+                || l.starts_with("app_store_ops")
+                || l.contains("commit_duration_seconds_sum")
+        }) {
+            println!("   {l}");
+        }
+    };
     rt.block_on(async {
         for slots in [64usize, 64, 256] {
             let dir = tempfile::tempdir_in(".").unwrap();
@@ -60,6 +70,7 @@ fn main() {
             while set.join_next().await.is_some() {}
             let el = t.elapsed().as_secs_f64();
             println!("bulk submit {:.0}/s", n as f64 / el);
+            show();
             let (d, mut o) = app.worker();
             o.max_jobs = n as u64;
             let t = Instant::now();

@@ -1,26 +1,158 @@
-//! Runs roles.
+//! Runs roles: starts the parts in an order in which each finds what it needs, and ends them the other way round.
 
-use super::Error;
-use crate::config::{Config, Role};
-/// x
+use std::{
+    net::TcpListener,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{App, Error, build};
+use crate::{
+    base::{clock::Clock, shutdown::Shutdown},
+    config::{Config, LogRequests, Role},
+    http::{self, HttpLimits, HttpState, RequestLog, ServeOptions},
+    scheduler, store, telemetry, worker,
+};
+
+/// Runs `role` until a signal ends it.
+///
 /// # Errors
-/// x
-pub async fn run(_role: Role, _config: Config) -> Result<(), Error> {
-    Ok(())
+/// If it cannot start, or a part of it ends badly.
+pub async fn run(role: Role, config: Config) -> Result<(), Error> {
+    let shutdown = Shutdown::new();
+    shutdown.listen().map_err(|e| Error::Failed(format!("cannot install signal handlers: {e}")))?;
+    run_until(role, config, shutdown).await
 }
-/// x
+
+/// Runs `role` until `shutdown`, for callers that own the signals.
+///
 /// # Errors
-/// x
-pub async fn run_all() -> Result<(), Error> {
-    Ok(())
+/// If it cannot start, or a part of it ends badly.
+pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    let started = std::time::Instant::now();
+    // The port first: a second start by mistake must not touch anything.
+    let listener = if role.listens() { Some(http::listen(config.http.bind).map_err(Error::Failed)?) } else { None };
+    let metrics = telemetry::metrics::install();
+    let app = build(config, Clock::system())?;
+    let ready = Arc::new(AtomicBool::new(false));
+
+    let stop_last = CancellationToken::new();
+    let upkeep = tokio::spawn(telemetry::metrics::upkeep(metrics.clone(), stop_last.clone()));
+    let server = listener.map(|l| serve(&app, l, metrics, Arc::clone(&ready), shutdown.clone())).transpose()?;
+
+    let (deps, options) = app.scheduler();
+    // With a store of its own, whatever was running when this process's predecessor ended runs no more.
+    if role == Role::All {
+        scheduler::recover(&deps, &options).await.map_err(|e| Error::Failed(e.to_string()))?;
+    }
+    let scheduler = matches!(role, Role::All | Role::Scheduler)
+        .then(|| tokio::spawn(scheduler::run(deps, options, stop_last.clone())));
+    let worker = matches!(role, Role::All | Role::Worker).then(|| {
+        let (deps, options) = app.worker();
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            worker::run(deps, options, shutdown.clone()).await;
+            // Told to stop, or done with its `max_jobs`: either way the process is to be replaced.
+            shutdown.drain.cancel();
+        })
+    });
+    ready.store(true, Ordering::Relaxed);
+    tracing::info!(
+        role = role.name(),
+        version = env!("CARGO_PKG_VERSION"),
+        ms = started.elapsed().as_millis() as u64,
+        "ready"
+    );
+
+    shutdown.drain.cancelled().await;
+    let ended_well = join("worker", worker).await & joined_server(server).await;
+    stop_last.cancel();
+    let ended_well = join("scheduler", scheduler).await & join("metrics", Some(upkeep)).await & ended_well;
+    if ended_well {
+        tracing::info!("stopped");
+        Ok(())
+    } else {
+        Err(Error::Failed("a part of the process ended badly, see the log".into()))
+    }
 }
-/// x
+
+fn serve(
+    app: &App,
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+    ready: Arc<AtomicBool>,
+    shutdown: Shutdown,
+) -> Result<JoinHandle<std::io::Result<()>>, Error> {
+    let c = &app.config;
+    let state = Arc::new(HttpState {
+        items: Arc::clone(&app.items),
+        jobs: Arc::clone(&app.jobs),
+        probes: app.probes.clone(),
+        ready,
+        version: env!("CARGO_PKG_VERSION"),
+        limits: HttpLimits {
+            max_body: c.http.max_body,
+            max_bulk_body: c.http.max_bulk_body,
+            page_limit_max: c.http.page_limit_max,
+        },
+        metrics: Arc::new(move || metrics.render()),
+        request_log: match c.log.requests {
+            LogRequests::All => RequestLog::All,
+            LogRequests::Failed => RequestLog::Failed,
+            LogRequests::Off => RequestLog::Off,
+        },
+        clock: app.clock.clone(),
+    });
+    let workers = NonZeroUsize::new(c.http.workers)
+        .ok_or_else(|| Error::Config("http.workers is 0 after resolving, but must be at least 1".into()))?;
+    let options = ServeOptions { workers, shutdown_timeout: c.http.shutdown_timeout, keep_alive: c.http.keep_alive };
+    Ok(tokio::spawn(async move {
+        let ended = http::serve(state, listener, options, shutdown.clone()).await;
+        // A server that ends by itself takes the process with it: someone has to notice.
+        shutdown.drain.cancel();
+        ended
+    }))
+}
+
+async fn join(part: &'static str, task: Option<JoinHandle<()>>) -> bool {
+    let Some(task) = task else { return true };
+    match task.await {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::error!(part, error = %e, "a part of the process ended badly");
+            false
+        }
+    }
+}
+
+async fn joined_server(task: Option<JoinHandle<std::io::Result<()>>>) -> bool {
+    let Some(task) = task else { return true };
+    let error = match task.await {
+        Ok(Ok(())) => return true,
+        Ok(Err(e)) => e.to_string(),
+        Err(e) => e.to_string(),
+    };
+    tracing::error!(part = "http", error, "a part of the process ended badly");
+    false
+}
+
+/// Brings the store to the newest schema.
+///
 /// # Errors
-/// x
-pub async fn migrate(_config: Config) -> Result<(), Error> {
-    Ok(())
+/// If the store cannot be opened or changed.
+pub fn migrate(config: &Config) -> Result<(), Error> {
+    store::open(&config.store.url, store::Sync::Full).map(drop).map_err(|e| Error::Failed(e.to_string()))
 }
-/// x
+
+/// The OpenAPI document of the HTTP API.
+#[must_use]
 pub fn openapi_json() -> String {
-    String::new()
+    format!("{:#}", http::document())
 }

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashSet,
+    pin::Pin,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
     time::{Instant, sleep_until},
@@ -18,48 +20,68 @@ use super::{
     slots::Slots,
 };
 use crate::{
-    base::{backoff::Backoff, failpoint, id::QueueName, shutdown::Shutdown},
-    broker::{BrokerError, Consumer, Delivery},
+    base::{backoff::Backoff, clock::Timestamp, failpoint, id::QueueName, shutdown::Shutdown, store::StoreError},
+    broker::{BrokerError, Consumer, Delivery, Want},
     jobs::store::Claim,
 };
 
 /// Between attempts to reach a broker or store that is away.
 const RECONNECT: Backoff = Backoff { base_ms: 100, cap_ms: 5_000 };
 
+/// Claims under way at once. More than one, so that slots which come free during a claim need not wait for its answer.
+const CLAIMS_AT_ONCE: usize = 8;
+
+type Claiming = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What the store said to a claim.
+struct Answer {
+    deliveries: Vec<Delivery>,
+    generation: u64,
+    at: Timestamp,
+    claims: Result<Vec<Claim>, StoreError>,
+}
+
 struct Dispatch<'a> {
     shared: &'a Arc<Shared>,
     ended: UnboundedSender<Ended>,
     slots: Slots,
-    busy: usize,
+    claiming: FuturesUnordered<Claiming>,
+    /// Runs whose end is not settled yet, running ones included.
+    unsettled: usize,
     taken: u64,
     /// Which consumer a delivery came from: the tags of one that broke mean nothing to its successor.
     generation: u64,
     failures: u32,
 }
 
-/// Runs until told to stop or `max_jobs` are done, then until nothing runs any more.
+/// Runs until told to stop or `max_jobs` are done, then until nothing runs any more. Answers how many runs it had to
+/// leave behind.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     ended: UnboundedSender<Ended>,
     mut settled: UnboundedReceiver<Vec<Settled>>,
     shutdown: &Shutdown,
-) {
+) -> usize {
     let slots = Slots::new(&shared.options.queues, shared.options.strict);
-    let mut d = Dispatch { shared, ended, slots, busy: 0, taken: 0, generation: 0, failures: 0 };
+    let claiming = FuturesUnordered::new();
+    let mut d = Dispatch { shared, ended, slots, claiming, unsettled: 0, taken: 0, generation: 0, failures: 0 };
     let mut consumer: Option<Box<dyn Consumer>> = None;
     let mut retry_at = Instant::now();
     while !shutdown.drain.is_cancelled() && d.left() > 0 {
-        if consumer.is_none() && Instant::now() >= retry_at {
+        let waiting = Instant::now() < retry_at;
+        if consumer.is_none() && !waiting {
             match shared.deps.broker.consumer().await {
                 Ok(c) => {
                     d.generation += 1;
                     consumer = Some(c);
                 }
-                Err(e) => retry_at = d.failed("broker", &e),
+                Err(e) => {
+                    retry_at = d.failed("broker", &e);
+                    continue;
+                }
             }
         }
-        let want = d.want();
-        let away = consumer.is_none();
+        let want = if waiting { None } else { d.want() };
         let next = async {
             match (&mut consumer, &want) {
                 (Some(c), Some(w)) => c.next(w).await,
@@ -70,16 +92,16 @@ pub(super) async fn run(
             biased;
             () = shutdown.drain.cancelled() => {}
             Some(batch) = settled.recv() => d.settle(consumer.as_mut(), batch).await,
-            () = shared.paused_changed.notified() => {}
-            () = sleep_until(retry_at), if away => {}
-            got = next => match got {
-                Ok(deliveries) => {
-                    if let Some(c) = &mut consumer && let Err(e) = d.start(c.as_mut(), deliveries).await {
-                        retry_at = d.failed("store", &e);
-                        // Its deliveries go back to the broker with it.
-                        consumer = None;
-                    }
+            Some(answer) = d.claiming.next(), if !d.claiming.is_empty() => {
+                if let Err(e) = d.start(consumer.as_mut(), answer).await {
+                    retry_at = d.failed("store", &e);
                 }
+            }
+            () = shared.slot_freed.notified() => {}
+            () = shared.paused_changed.notified() => {}
+            () = sleep_until(retry_at), if waiting => {}
+            got = next => match got {
+                Ok(deliveries) => d.claim(deliveries),
                 Err(e) => {
                     retry_at = d.failed("broker", &e);
                     consumer = None;
@@ -88,7 +110,13 @@ pub(super) async fn run(
         }
     }
     shared.draining.store(true, Ordering::Relaxed);
-    drain(d, consumer, settled, shutdown).await;
+    // What is being claimed is this worker's already, or will be.
+    while let Some(answer) = d.claiming.next().await {
+        if let Err(e) = d.start(consumer.as_mut(), answer).await {
+            tracing::warn!(error = %e, "a claim failed while stopping");
+        }
+    }
+    drain(d, consumer, settled, shutdown).await
 }
 
 /// Lets what runs finish within the grace, then stops it and gives it back.
@@ -97,7 +125,7 @@ async fn drain(
     mut consumer: Option<Box<dyn Consumer>>,
     mut settled: UnboundedReceiver<Vec<Settled>>,
     shutdown: &Shutdown,
-) {
+) -> usize {
     let shared = d.shared;
     // Only a worker that was asked to stop is in a hurry; one that has done its `max_jobs` lets the last ones end.
     let asked = async {
@@ -106,10 +134,10 @@ async fn drain(
     };
     let mut patience = std::pin::pin!(asked);
     let mut give_up: Option<Instant> = None;
-    if d.busy > 0 {
-        tracing::info!(running = d.busy, "worker drains");
+    if d.unsettled > 0 {
+        tracing::info!(running = d.unsettled, "worker drains");
     }
-    while d.busy > 0 {
+    while d.unsettled > 0 {
         let last = async {
             match give_up {
                 Some(at) => sleep_until(at).await,
@@ -119,7 +147,7 @@ async fn drain(
         tokio::select! {
             Some(batch) = settled.recv() => d.settle(consumer.as_mut(), batch).await,
             () = &mut patience, if give_up.is_none() => {
-                tracing::warn!(running = d.busy, "grace is over, giving running jobs back");
+                tracing::warn!(running = d.unsettled, "grace is over, giving running jobs back");
                 shared.running.stop_all(StopReason::Abort);
                 give_up = Some(Instant::now() + ABORT_GRACE);
             }
@@ -129,11 +157,12 @@ async fn drain(
             }
             () = last => {
                 // The process ends now, and these threads with it: their leases tell the next worker.
-                tracing::error!(running = d.busy, "handlers did not stop when told to, leaving them to the lease");
+                tracing::error!(running = d.unsettled, "handlers did not stop when told to, leaving them to the lease");
                 break;
             }
         }
     }
+    d.unsettled
 }
 
 impl Dispatch<'_> {
@@ -145,8 +174,15 @@ impl Dispatch<'_> {
         }
     }
 
-    fn want(&self) -> Option<crate::broker::Want> {
-        let free = self.shared.options.slots.saturating_sub(self.busy);
+    /// What to ask the broker for: a slot is free as soon as its handler has returned, while its end is still being
+    /// written, but no more ends may wait to be written than there are slots.
+    fn want(&self) -> Option<Want> {
+        if self.claiming.len() >= CLAIMS_AT_ONCE {
+            return None;
+        }
+        let slots = self.shared.options.slots;
+        let in_use = self.shared.slots_in_use.load(Ordering::Acquire);
+        let free = slots.saturating_sub(in_use).min((2 * slots).saturating_sub(self.unsettled));
         let free = free.min(usize::try_from(self.left()).unwrap_or(usize::MAX));
         let paused = self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner);
         self.slots.want(free, &paused)
@@ -159,28 +195,43 @@ impl Dispatch<'_> {
         Instant::now() + pause
     }
 
-    /// Claims what was delivered and starts what was won.
-    async fn start(
-        &mut self,
-        consumer: &mut dyn Consumer,
-        deliveries: Vec<Delivery>,
-    ) -> Result<(), crate::base::store::StoreError> {
-        let deps = &self.shared.deps;
-        let ids: Vec<_> = deliveries.iter().map(|d| d.wake_up.job).collect();
-        let now = deps.clock.now();
-        let claims = deps.store.claim(&ids, self.shared.id, now, self.shared.options.lease).await?;
-        self.failures = 0;
-        failpoint::hit("worker.after_claim");
+    /// Asks the store for what was delivered; the slots are taken from now on.
+    fn claim(&mut self, deliveries: Vec<Delivery>) {
+        let n = deliveries.len();
+        self.taken += n as u64;
+        self.shared.slots_in_use.fetch_add(n, Ordering::AcqRel);
+        for d in &deliveries {
+            self.slots.took(&d.wake_up.queue);
+        }
+        let (shared, generation) = (Arc::clone(self.shared), self.generation);
+        self.claiming.push(Box::pin(async move {
+            let ids: Vec<_> = deliveries.iter().map(|d| d.wake_up.job).collect();
+            let at = shared.deps.clock.now();
+            let claims = shared.deps.store.claim(&ids, shared.id, at, shared.options.lease).await;
+            Answer { deliveries, generation, at, claims }
+        }));
+    }
+
+    /// Starts what was won and settles the rest.
+    async fn start(&mut self, consumer: Option<&mut Box<dyn Consumer>>, answer: Answer) -> Result<(), StoreError> {
+        let Answer { deliveries, generation, at, claims } = answer;
         let (mut gone, mut back) = (Vec::new(), Vec::new());
         let mut paused: HashSet<QueueName> = HashSet::new();
+        let (claims, failure) = match claims {
+            Ok(claims) => (claims, None),
+            // Nobody knows whether it was written: if so, the lease will tell; if not, the wake-ups come again.
+            Err(e) => (vec![Claim::Paused; deliveries.len()], Some(e)),
+        };
+        if failure.is_none() {
+            self.failures = 0;
+            failpoint::hit("worker.after_claim");
+        }
         for (delivery, claim) in deliveries.into_iter().zip(claims) {
             match claim {
                 Claim::Won { job, queued_at } => {
-                    self.busy += 1;
-                    self.taken += 1;
-                    self.slots.took(&job.queue);
-                    let handles = self.shared.meter.started(&job, queued_at, now);
-                    let origin = Origin { tag: delivery.tag, generation: self.generation, handles };
+                    self.unsettled += 1;
+                    let handles = self.shared.meter.started(&job, queued_at, at);
+                    let origin = Origin { tag: delivery.tag, generation, handles };
                     job_run::start(self.shared, *job, origin, self.ended.clone());
                 }
                 Claim::Gone => gone.push(delivery.tag),
@@ -190,24 +241,31 @@ impl Dispatch<'_> {
                 }
             }
         }
-        self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner).extend(paused);
-        self.acknowledge(Some(consumer), &gone, &back).await;
-        Ok(())
+        let idle = gone.len() + back.len();
+        self.taken -= idle as u64;
+        self.shared.slots_in_use.fetch_sub(idle, Ordering::AcqRel);
+        if failure.is_none() {
+            self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner).extend(paused);
+        }
+        if generation == self.generation {
+            self.acknowledge(consumer, &gone, &back).await;
+        }
+        failure.map_or(Ok(()), Err)
     }
 
-    /// Acknowledges what was finished and frees its slots.
+    /// Acknowledges what was finished.
     async fn settle(&mut self, consumer: Option<&mut Box<dyn Consumer>>, batch: Vec<Settled>) {
         let (mut done, mut back) = (Vec::new(), Vec::new());
         for s in batch {
-            self.busy = self.busy.saturating_sub(1);
+            self.unsettled = self.unsettled.saturating_sub(1);
             if s.generation == self.generation {
                 if s.give_back { back.push(s.tag) } else { done.push(s.tag) }
             }
         }
-        self.acknowledge(consumer.map(|c| &mut **c as &mut dyn Consumer), &done, &back).await;
+        self.acknowledge(consumer, &done, &back).await;
     }
 
-    async fn acknowledge(&self, consumer: Option<&mut dyn Consumer>, done: &[u64], back: &[u64]) {
+    async fn acknowledge(&self, consumer: Option<&mut Box<dyn Consumer>>, done: &[u64], back: &[u64]) {
         let Some(c) = consumer else { return };
         let mut result = Ok(());
         if !done.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::{Shared, meter::Handles};
@@ -38,43 +39,62 @@ pub(super) struct Settled {
     pub(super) give_back: bool,
 }
 
-/// Runs until every sender of ends is gone.
+/// Writes under way at once. More than one, so that what ends during a write need not wait for its answer: stores
+/// gather what comes together.
+const WRITES_AT_ONCE: usize = 8;
+
+/// Runs until every sender of ends is gone and all is written.
 pub(super) async fn run(
     shared: Arc<Shared>,
     mut ended: UnboundedReceiver<Ended>,
     settled: UnboundedSender<Vec<Settled>>,
 ) {
     let mut batch = Vec::new();
-    while ended.recv_many(&mut batch, BATCH).await > 0 {
-        note_progress(&shared, &batch).await;
-        let ends = std::mem::take(&mut batch);
-        let finishes: Vec<Finish> = ends
-            .iter()
-            .filter_map(|e| {
-                let (verdict, attempt) = e.end.clone()?;
-                Some(Finish { id: e.job.id, fence: e.job.fence, verdict, attempt })
-            })
-            .collect();
-        let mut written = write(&shared, finishes).await.into_iter();
-        failpoint::hit("worker.after_finish");
-        let mut out = Vec::with_capacity(ends.len());
-        {
-            let mut running = shared.running.lock();
-            for e in &ends {
-                // A successor of a lost run may already be in the table under the same job.
-                if running.get(&e.job.id).is_some_and(|r| r.fence == e.job.fence) {
-                    running.remove(&e.job.id);
+    let mut writing = FuturesUnordered::new();
+    let mut open = true;
+    while open || !writing.is_empty() {
+        tokio::select! {
+            biased;
+            Some(over) = writing.next(), if !writing.is_empty() => {
+                // A closed channel means that the worker has stopped waiting for these.
+                drop(settled.send(over));
+            }
+            n = ended.recv_many(&mut batch, BATCH), if open && writing.len() < WRITES_AT_ONCE => {
+                open = n > 0;
+                if open {
+                    writing.push(end(&shared, std::mem::take(&mut batch)));
                 }
             }
         }
-        for e in ends {
-            let result = if e.end.is_some() { written.next() } else { None };
-            let give_back = settle(&shared, &e, result);
-            out.push(Settled { tag: e.tag, generation: e.generation, give_back });
-        }
-        // A closed channel means that the worker has stopped waiting for these.
-        drop(settled.send(out));
     }
+}
+
+/// Writes a batch of ends and takes them out of the table of runs.
+async fn end(shared: &Shared, ends: Vec<Ended>) -> Vec<Settled> {
+    note_progress(shared, &ends).await;
+    let finishes: Vec<Finish> = ends
+        .iter()
+        .filter_map(|e| {
+            let (verdict, attempt) = e.end.clone()?;
+            Some(Finish { id: e.job.id, fence: e.job.fence, verdict, attempt })
+        })
+        .collect();
+    let mut written = write(shared, finishes).await.into_iter();
+    failpoint::hit("worker.after_finish");
+    {
+        let mut running = shared.running.lock();
+        for e in &ends {
+            // A successor of a lost run may already be in the table under the same job.
+            if running.get(&e.job.id).is_some_and(|r| r.fence == e.job.fence) {
+                running.remove(&e.job.id);
+            }
+        }
+    }
+    let over = ends.into_iter().map(|e| {
+        let result = if e.end.is_some() { written.next() } else { None };
+        Settled { tag: e.tag, generation: e.generation, give_back: settle(shared, &e, result) }
+    });
+    over.collect()
 }
 
 /// The last progress of runs that ended without a result is worth keeping.

@@ -86,6 +86,9 @@ pub(crate) struct Shared {
     pub(crate) meter: meter::Meter,
     pub(crate) paused: std::sync::Mutex<std::collections::HashSet<QueueName>>,
     pub(crate) paused_changed: tokio::sync::Notify,
+    /// Handlers running and jobs being claimed for them.
+    pub(crate) slots_in_use: std::sync::atomic::AtomicUsize,
+    pub(crate) slot_freed: tokio::sync::Notify,
     pub(crate) draining: std::sync::atomic::AtomicBool,
 }
 
@@ -102,6 +105,8 @@ pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
         meter,
         paused: std::sync::Mutex::default(),
         paused_changed: tokio::sync::Notify::new(),
+        slots_in_use: std::sync::atomic::AtomicUsize::new(0),
+        slot_freed: tokio::sync::Notify::new(),
         draining: std::sync::atomic::AtomicBool::new(false),
     });
     let queues: Vec<String> = shared.options.queues.iter().map(|(q, w)| format!("{q}:{w}")).collect();
@@ -117,9 +122,11 @@ pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
     let (ended_tx, ended_rx) = mpsc::unbounded_channel();
     let (settled_tx, settled_rx) = mpsc::unbounded_channel();
     let finisher = tokio::spawn(finish::run(Arc::clone(&shared), ended_rx, settled_tx));
-    dispatch::run(&shared, ended_tx, settled_rx, &shutdown).await;
-    // The finisher ends when every run has reported; what still runs then was given back above.
-    if let Err(e) = finisher.await {
+    let left_behind = dispatch::run(&shared, ended_tx, settled_rx, &shutdown).await;
+    if left_behind > 0 {
+        // It would wait for their ends.
+        finisher.abort();
+    } else if let Err(e) = finisher.await {
         tracing::error!(error = %e, "the finisher ended badly");
     }
     stop_side.cancel();

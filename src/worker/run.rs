@@ -46,10 +46,10 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, origin: Origin, ended: Unbou
     tokio::spawn(async move {
         let end = supervise(&shared, &job, &context, &stop).await;
         crate::base::failpoint::hit("worker.after_run");
-        let end = match end {
-            Some(end) => Some(judge(&job, end, shared.deps.clock.now())),
-            None => None,
-        };
+        let end = end.map(|end| judge(&job, end, shared.deps.clock.now()));
+        // The slot is free now: the next job's claim may share a commit with this one's end.
+        shared.slots_in_use.fetch_sub(1, Ordering::AcqRel);
+        shared.slot_freed.notify_one();
         // A closed channel means that the worker is gone, and with it whoever could write this.
         drop(ended.send(Ended {
             job,
