@@ -6,4 +6,9 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 | [`base`] |
+//! | 6 | [`items`] |
+//! | 10 | [`http`] |
 pub mod base;
+pub mod items;
+
+pub mod http;

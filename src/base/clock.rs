@@ -102,7 +102,10 @@ struct Inner {
 
 enum Source {
     /// `offset` is wall clock minus monotonic clock in milliseconds; it only grows.
-    System { started: Instant, offset: AtomicI64 },
+    System {
+        started: Instant,
+        offset: AtomicI64,
+    },
     Manual(AtomicI64),
 }
 

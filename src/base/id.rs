@@ -168,7 +168,9 @@ impl FromStr for Priority {
             "low" => Ok(Self::MIN),
             _ => match s.parse() {
                 Ok(n) => Self::new(n),
-                Err(_) => Err(format!("is `{s}`, but a priority is a number from 1 to 10, or `high`, `medium` or `low`")),
+                Err(_) => {
+                    Err(format!("is `{s}`, but a priority is a number from 1 to 10, or `high`, `medium` or `low`"))
+                }
             },
         }
     }

@@ -10,3 +10,4 @@ pub mod id;
 pub mod page;
 pub mod probe;
 pub mod shutdown;
+pub mod store;

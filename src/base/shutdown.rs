@@ -33,7 +33,10 @@ impl Shutdown {
                     tracing::warn!(signal = name, "second signal: giving running jobs back at once");
                     this.abort.cancel();
                 } else {
-                    tracing::info!(signal = name, "shutting down: running jobs may finish, send the signal again to stop at once");
+                    tracing::info!(
+                        signal = name,
+                        "shutting down: running jobs may finish, send the signal again to stop at once"
+                    );
                     this.drain.cancel();
                 }
             }
