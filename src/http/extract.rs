@@ -4,6 +4,7 @@
 //! keeps track of where it is, so that precise errors cost good requests nothing.
 
 use std::{
+    fmt,
     future::{Ready, ready},
     marker::PhantomData,
     pin::Pin,
@@ -19,7 +20,10 @@ use actix_web::{
     web::{self, Bytes, BytesMut},
 };
 use futures_util::Stream;
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::{
     base::error::FieldError,
@@ -121,17 +125,37 @@ fn unreadable(error: &PayloadError, limit: usize) -> Problem {
 
 /// Parses JSON; the error names the field at fault.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, FieldError> {
-    serde_json::from_slice(body).map_err(|first| {
+    serde_json::from_slice(body).map(|Object(value)| value).map_err(|first| {
         if body.is_empty() {
             return FieldError::new("body", "is empty; send a JSON object");
         }
         let mut reader = serde_json::Deserializer::from_slice(body);
-        match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+        match serde_path_to_error::deserialize::<_, Object<T>>(&mut reader) {
             Err(e) => fault(&e.path().to_string(), e.inner()),
             // Only the end can be wrong then: something follows the value.
             Ok(_) => fault(".", &first),
         }
     })
+}
+
+/// A `T` that is written as a JSON object. Left alone, serde would also take an array of the fields' values.
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        d.deserialize_map(OfMap(PhantomData))
+    }
 }
 
 fn fault(path: &str, error: &serde_json::Error) -> FieldError {
@@ -147,7 +171,8 @@ fn fault(path: &str, error: &serde_json::Error) -> FieldError {
 
 /// Turns the path and message of a serde error into a field and what is wrong with it.
 pub(crate) fn data_fault(path: &str, message: &str) -> FieldError {
-    let parent = if path == "." { "" } else { path };
+    // `.` stands for the whole, `?` for a place the reader lost.
+    let parent = path.trim_end_matches('?').trim_end_matches('.');
     let named = [("unknown field `", true), ("missing field `", false), ("duplicate field `", false)]
         .iter()
         .find_map(|(start, keep)| Some((message.strip_prefix(start)?.split_once('`')?.0, *start, *keep)));
@@ -205,7 +230,7 @@ mod tests {
     struct Outer {
         name: String,
         #[serde(default)]
-        inner: Vec<Inner>,
+        inner: Vec<Object<Inner>>,
         #[serde(default)]
         metadata: Map<String, Value>,
     }
@@ -232,10 +257,12 @@ mod tests {
             (r#"{"name":"x","inner":[{"n":1},{"n":-1}]}"#, "inner[1].n", "expected u32"),
             (r#"{"name":"x","inner":[{"n":1,"m":2}]}"#, "inner[0].m", "not a known field"),
             (r#"{"name":"x","inner":[{}]}"#, "inner[0].n", "is required"),
+            (r#"{"name":"x","inner":[[1]]}"#, "inner[0]", "expected a JSON object"),
             (r#"{"name":"x","inner":[{"n":1,"n":1}]}"#, "inner[0].n", "more than once"),
             (r#"{"name":"x","metadata":[]}"#, "metadata", "expected a map"),
-            ("[]", "name", "is required"),
-            ("\"text\"", "body", "expected struct"),
+            ("[]", "body", "expected a JSON object"),
+            (r#"["x"]"#, "body", "expected a JSON object"),
+            ("\"text\"", "body", "expected a JSON object"),
             ("", "body", "is empty"),
             ("   ", "body", "not valid JSON"),
             (r#"{"name":"x"} trailing"#, "body", "trailing characters"),
@@ -245,9 +272,7 @@ mod tests {
         ] {
             let fault = fault_of(body);
             assert!(fault.message.contains(says), "{body}: {fault:?}");
-            if body != "[]" {
-                assert_eq!(fault.field, field, "{body}: {fault:?}");
-            }
+            assert_eq!(fault.field, field, "{body}: {fault:?}");
         }
     }
 

@@ -120,9 +120,12 @@ impl ProblemType {
     }
 }
 
-/// One error answer, before it knows which request it answers.
+/// One error answer, before it knows which request it answers. Boxed, so that good answers do not carry its size.
 #[derive(Debug)]
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     kind: ProblemType,
     detail: String,
     errors: Vec<FieldError>,
@@ -136,14 +139,14 @@ impl Problem {
     /// A problem with a sentence about this occurrence.
     pub fn new(kind: impl Into<ProblemType>, detail: impl Into<String>) -> Self {
         let (kind, detail) = (kind.into(), detail.into());
-        Self { kind, detail, errors: Vec::new(), allow: None, cause: None, request_id: None }
+        Self(Box::new(Parts { kind, detail, errors: Vec::new(), allow: None, cause: None, request_id: None }))
     }
 
     /// 400 that names every field at fault.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        Self { errors, ..Self::new(ProblemType::InvalidRequest, detail) }
+        Self::new(ProblemType::InvalidRequest, detail).naming(errors)
     }
 
     /// 400 that names one field at fault.
@@ -155,14 +158,15 @@ impl Problem {
     pub fn not_found(field: impl Into<String>, message: impl Into<String>) -> Self {
         let message = message.into();
         let errors = vec![FieldError::new(field, message.clone())];
-        Self { errors, ..Self::new(ProblemType::NotFound, message) }
+        Self::new(ProblemType::NotFound, message).naming(errors)
     }
 
     /// 405 with the methods that are allowed, as the `Allow` header spells them.
     #[must_use]
     pub fn method_not_allowed(allow: String) -> Self {
-        let detail = format!("this path allows {allow}");
-        Self { allow: Some(allow), ..Self::new(ProblemType::MethodNotAllowed, detail) }
+        let mut problem = Self::new(ProblemType::MethodNotAllowed, format!("this path allows {allow}"));
+        problem.0.allow = Some(allow);
+        problem
     }
 
     /// 413 that names the limit.
@@ -179,24 +183,33 @@ impl Problem {
             ProblemType::Internal => "something went wrong here; the request id finds it in the log",
             other => other.title(),
         };
-        Self { cause: Some(cause.into()), ..Self::new(kind, detail) }
+        let mut problem = Self::new(kind, detail);
+        problem.0.cause = Some(cause.into());
+        problem
+    }
+
+    /// The same problem, naming these fields.
+    #[must_use]
+    pub fn naming(mut self, errors: Vec<FieldError>) -> Self {
+        self.0.errors = errors;
+        self
     }
 
     /// What sort of problem this is.
     #[must_use]
     pub const fn kind(&self) -> ProblemType {
-        self.kind
+        self.0.kind
     }
 
     /// What really happened, for the log.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
-        self.cause.as_deref()
+        self.0.cause.as_deref()
     }
 
     /// The same problem, naming its request even where the middleware cannot complete it.
     pub(crate) fn with_request_id(mut self, id: RequestId) -> Self {
-        self.request_id = Some(id);
+        self.0.request_id = Some(id);
         self
     }
 
@@ -218,20 +231,20 @@ impl Problem {
     #[must_use]
     pub(crate) fn response(&self, instance: Option<&str>, request_id: Option<&RequestId>) -> HttpResponse {
         let body = ProblemBody {
-            r#type: self.kind.uri(),
-            title: self.kind.title(),
-            status: self.kind.status().as_u16(),
-            detail: &self.detail,
+            r#type: self.0.kind.uri(),
+            title: self.0.kind.title(),
+            status: self.0.kind.status().as_u16(),
+            detail: &self.0.detail,
             instance,
             request_id: request_id.map(RequestId::as_str),
-            errors: self.errors.iter().map(|e| FieldProblem { field: &e.field, message: &e.message }).collect(),
+            errors: self.0.errors.iter().map(|e| FieldProblem { field: &e.field, message: &e.message }).collect(),
         };
-        let mut response = HttpResponse::build(self.kind.status());
+        let mut response = HttpResponse::build(self.0.kind.status());
         response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
-        if let Some(allow) = &self.allow {
+        if let Some(allow) = &self.0.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
-        if self.kind == ProblemType::Unavailable {
+        if self.0.kind == ProblemType::Unavailable {
             response.insert_header((header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS)));
         }
         // Strings and numbers always serialise; an empty body still carries the status.
@@ -241,24 +254,24 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
+        f.write_str(&self.0.detail)
     }
 }
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.kind.status()
+        self.0.kind.status()
     }
 
     fn error_response(&self) -> HttpResponse {
-        match &self.request_id {
+        match &self.0.request_id {
             Some(id) => {
                 let mut response = self.response(None, Some(id));
                 response.headers_mut().insert(RequestId::HEADER, id.header_value());
                 response
             }
             // The middleware writes the body; writing it here as well would be done for nothing.
-            None => HttpResponse::new(self.kind.status()),
+            None => HttpResponse::new(self.0.kind.status()),
         }
     }
 }

@@ -89,6 +89,7 @@ async fn wrong_bodies_name_the_field_at_fault() {
         ("{", vec!["body"]),
         ("null", vec!["body"]),
         ("[]", vec!["body"]),
+        (r#"["x",null,{}]"#, vec!["body"]),
         ("{}", vec!["name"]),
         (r#"{"name":7}"#, vec!["name"]),
         (r#"{"name":null}"#, vec!["name"]),
