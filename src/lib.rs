@@ -1,4 +1,4 @@
-//! `app`: an HTTP API, a durable job queue with workers and a scheduler, and notifications in one binary.
+//! `app`: an HTTP API, a durable job queue, workers, a scheduler and notifications in one binary.
 //!
 //! The crate is a house: a room (top-level module) imports lower floors only, and rooms on one floor do not import
 //! each other. `tests/it/floors.rs` proves it. From the ground up:
@@ -6,9 +6,25 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 | [`base`] |
+//! | 1 | [`config`] |
+//! | 2 | [`telemetry`] |
+//! | 3 | [`broker`] |
+//! | 5 | [`jobs`] |
 //! | 6 | [`items`] |
-//! | 10 | [`http`] |
+//! | 9 | [`store`], [`kinds`] |
+//! | 10 | [`http`], [`worker`], [`scheduler`] |
+//! | 11 | [`app`] |
+//! | 12 | [`cli`] |
+pub mod app;
 pub mod base;
-pub mod items;
-
+pub mod broker;
+pub mod cli;
+pub mod config;
 pub mod http;
+pub mod items;
+pub mod jobs;
+pub mod kinds;
+pub mod scheduler;
+pub mod store;
+pub mod telemetry;
+pub mod worker;

@@ -52,5 +52,12 @@ pub fn hit(name: &'static str) {
 
 /// Passes the failpoint `name`: nothing, outside test builds.
 #[cfg(not(feature = "testing"))]
-#[inline(always)]
+#[inline]
 pub fn hit(_name: &'static str) {}
+
+/// Passes the failpoint `name` only if there was something to do: an idle pass is no step.
+pub fn hit_if(name: &'static str, done: bool) {
+    if done {
+        hit(name);
+    }
+}

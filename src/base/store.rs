@@ -5,7 +5,7 @@
 use crate::base::error::Kind;
 
 /// Why a store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The store is away, overloaded or shutting down; the same call may succeed later.
     #[error("the store is unavailable: {0}")]

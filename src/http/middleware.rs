@@ -30,12 +30,8 @@ use tracing::Span;
 use crate::{
     base::error::Kind,
     http::{RequestLog, problem::Problem, request_id::RequestId},
+    telemetry::metrics::{HTTP_REQUEST_DURATION, HTTP_REQUESTS},
 };
-
-/// Requests answered, by method, route and status.
-pub(crate) const REQUESTS_TOTAL: &str = "app_http_requests_total";
-/// Seconds from the first byte of a request's head to its answer, by method and route.
-pub(crate) const REQUEST_SECONDS: &str = "app_http_request_duration_seconds";
 
 /// The pattern a request matched, as the metrics label it; resources carry it as their data.
 #[derive(Clone, Copy, Debug)]
@@ -258,8 +254,8 @@ impl Meters {
         let (requests, seconds) = self.0.entry((route.0.as_ptr(), method, status)).or_insert_with(|| {
             let (method, route) = (method.label(), route.0);
             let requests =
-                counter!(REQUESTS_TOTAL, "method" => method, "route" => route, "status" => status.to_string());
-            (requests, histogram!(REQUEST_SECONDS, "method" => method, "route" => route))
+                counter!(HTTP_REQUESTS, "method" => method, "route" => route, "status" => status.to_string());
+            (requests, histogram!(HTTP_REQUEST_DURATION, "method" => method, "route" => route))
         });
         requests.increment(1);
         seconds.record(took);

@@ -1,0 +1,149 @@
+//! Turns a configuration into stores, a broker, services and a registry.
+
+use std::sync::Arc;
+
+use super::Error;
+use crate::{
+    base::{backoff::Backoff, clock::Clock, id::QueueName, probe::Probe},
+    broker::{self, Broker},
+    config::{self, Config},
+    items::Items,
+    jobs::{
+        registry::{Defaults, Registry},
+        retention::Rule,
+        service::{Jobs, Limits},
+    },
+    kinds, scheduler,
+    store::{self, Stores},
+    worker,
+};
+
+/// Everything a role is made of.
+pub struct App {
+    /// The resolved configuration.
+    pub config: Config,
+    /// Time.
+    pub clock: Clock,
+    /// The database's ports.
+    pub stores: Stores,
+    /// Wake-ups.
+    pub broker: Arc<dyn Broker>,
+    /// The job queue.
+    pub jobs: Arc<Jobs>,
+    /// The items.
+    pub items: Arc<Items>,
+    /// The kinds.
+    pub registry: Arc<Registry>,
+    /// What `/health` asks.
+    pub probes: Vec<Arc<dyn Probe>>,
+}
+
+/// Opens what the configuration names.
+///
+/// # Errors
+/// A sentence, if a backend cannot be opened or a kind is wrong.
+pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
+    let sync = match config.store.sync {
+        config::Sync::Full => store::Sync::Full,
+        config::Sync::Normal => store::Sync::Normal,
+    };
+    let stores = store::open(&config.store.url, sync).map_err(|e| Error::Failed(e.to_string()))?;
+    let broker = broker::connect(&config.broker.url).map_err(|e| Error::Config(e.to_string()))?;
+    let wrong = |e: String| Error::Config(e);
+    let mut registry = Registry::new(Defaults {
+        queue: QueueName::new("default").map_err(wrong)?,
+        max_attempts: config.jobs.max_attempts,
+        backoff: Backoff::new(config.jobs.backoff_base, config.jobs.backoff_cap),
+        timeout: config.jobs.timeout,
+    });
+    let retention = rule(&config);
+    let deps = kinds::Deps { store: Arc::clone(&stores.jobs), clock: clock.clone(), retention };
+    kinds::register(&mut registry, deps).map_err(wrong)?;
+    let registry = Arc::new(registry);
+    let jobs = Arc::new(Jobs::new(
+        Arc::clone(&stores.jobs),
+        Arc::clone(&stores.fleet),
+        Arc::clone(&broker),
+        Arc::clone(&registry),
+        clock.clone(),
+        limits(&config, &registry),
+    ));
+    let items = Arc::new(Items::new(Arc::clone(&stores.items), clock.clone()));
+    let broker_probe: Arc<dyn Probe> = Arc::clone(&broker) as Arc<dyn Probe>;
+    let probes = vec![Arc::clone(&stores.probe), broker_probe];
+    Ok(App { config, clock, stores, broker, jobs, items, registry, probes })
+}
+
+fn rule(c: &Config) -> Rule {
+    Rule { finished: c.jobs.retention, failed: c.jobs.dead_retention, batch: c.scheduler.batch }
+}
+
+fn limits(c: &Config, registry: &Registry) -> Limits {
+    let mut queues: Vec<QueueName> = c.queues.keys().cloned().collect();
+    queues.extend(c.worker.queues.0.iter().map(|(q, _)| q.clone()));
+    queues.extend(registry.iter().map(|k| k.queue.clone()));
+    Limits {
+        max_payload: c.jobs.max_payload,
+        bulk_max: c.jobs.bulk_max,
+        max_tags: c.jobs.max_tags,
+        max_queues: c.jobs.max_queues,
+        max_delay: c.jobs.max_delay,
+        max_timeout: c.jobs.max_timeout,
+        idempotency_ttl: c.jobs.idempotency_ttl,
+        depth_limit: c.jobs.depth_limit,
+        depth_limits: c.queues.iter().filter_map(|(q, own)| Some((q.clone(), own.depth_limit?))).collect(),
+        queues,
+    }
+}
+
+impl App {
+    /// What the worker role needs.
+    #[must_use]
+    pub fn worker(&self) -> (worker::Deps, worker::Options) {
+        let c = &self.config;
+        let deps = worker::Deps {
+            store: Arc::clone(&self.stores.jobs),
+            fleet: Arc::clone(&self.stores.fleet),
+            broker: Arc::clone(&self.broker),
+            registry: Arc::clone(&self.registry),
+            clock: self.clock.clone(),
+        };
+        let options = worker::Options {
+            queues: c.worker.queues.0.clone(),
+            strict: c.worker.strict,
+            slots: c.worker.concurrency,
+            max_jobs: c.worker.max_jobs,
+            shutdown_grace: c.worker.shutdown_grace,
+            lease: c.jobs.lease,
+            renew_every: c.jobs.renew_every,
+            heartbeat: c.worker.heartbeat,
+            max_result: c.jobs.max_result,
+        };
+        (deps, options)
+    }
+
+    /// What the scheduler role needs.
+    #[must_use]
+    pub fn scheduler(&self) -> (scheduler::Deps, scheduler::Options) {
+        let c = &self.config;
+        let deps = scheduler::Deps {
+            store: Arc::clone(&self.stores.jobs),
+            fleet: Arc::clone(&self.stores.fleet),
+            broker: Arc::clone(&self.broker),
+            jobs: Arc::clone(&self.jobs),
+            clock: self.clock.clone(),
+        };
+        let options = scheduler::Options {
+            due_every: c.scheduler.due_every,
+            expired_every: c.scheduler.expired_every,
+            lost_every: c.scheduler.lost_every,
+            lost_after: c.scheduler.lost_after,
+            retention_every: c.scheduler.retention_every,
+            batch: c.scheduler.batch,
+            crash_limit: c.jobs.crash_limit,
+            retention: c.jobs.retention,
+            dead_retention: c.jobs.dead_retention,
+        };
+        (deps, options)
+    }
+}

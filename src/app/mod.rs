@@ -1,0 +1,30 @@
+//! The whole of the program put together: from a configuration to running roles.
+//!
+//! The only room that sees adapters; everyone else sees ports.
+
+mod build;
+mod roles;
+
+pub use build::{App, build};
+pub use roles::{migrate, openapi_json, run, run_all};
+
+/// Why the program ended other than in good order. The text is one sentence for whoever started it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub enum Error {
+    /// A setting that only shows to be wrong when it is used.
+    Config(String),
+    /// Anything else.
+    Failed(String),
+}
+
+impl Error {
+    /// The process's exit code, as `app --help` lists them.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 3,
+            Self::Failed(_) => 1,
+        }
+    }
+}

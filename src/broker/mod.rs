@@ -1,0 +1,163 @@
+//! The broker port: wake-ups that say "look now", and a broadcast line to the workers.
+//!
+//! The store owns every job; a [`WakeUp`] only names one. That is why a broker needs so little here and why losing
+//! one loses no job: `scheduler::lost` publishes again what was lost.
+//!
+//! Contract, proved for each adapter by `tests/it/conformance/broker.rs`:
+//! - [`Broker::publish`] answers `Ok` only when the broker has taken every wake-up.
+//! - Within a queue the highest priority is delivered first, and equal priorities in the order of publishing.
+//! - A delivery that is neither acknowledged nor given back when its [`Consumer`] is dropped is delivered again.
+//! - A wake-up may be delivered more than once, also after its job ended: the claim in the store decides.
+//! - [`Broker::broadcast`] reaches every listener that listens at that moment, and is never relied on alone.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::base::{
+    error::Kind,
+    id::{JobId, Priority, QueueName},
+    probe::Probe,
+};
+
+mod embedded;
+pub mod wire;
+
+pub use wire::{Control, WakeUp};
+
+/// Why a broker did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// The broker cannot be reached; the same call may succeed later.
+    #[error("the broker is not available: {0}")]
+    Unavailable(String),
+    /// The broker's URL cannot be used.
+    #[error("{0}")]
+    Url(String),
+}
+
+impl BrokerError {
+    /// The closed kind of this error.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Unavailable(_) => Kind::Unavailable,
+            Self::Url(_) => Kind::Invalid,
+        }
+    }
+}
+
+/// A wake-up in a consumer's hands, to be acknowledged or given back by its tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// What was published.
+    pub wake_up: WakeUp,
+    /// Names this delivery to the consumer that took it.
+    pub tag: u64,
+}
+
+/// How many deliveries a consumer can take now, and from where.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// At most this many in all; a free slot each.
+    pub max: usize,
+    /// Up to so many from each queue, in this order; what is then still free is filled from any of these queues in
+    /// this order. A queue that is not named is not touched.
+    pub shares: Vec<(QueueName, usize)>,
+}
+
+/// Messages to and from workers.
+#[async_trait]
+pub trait Broker: Probe {
+    /// Hands wake-ups over.
+    ///
+    /// # Errors
+    /// If the broker did not take all of them; some may have been taken.
+    async fn publish(&self, wake_ups: &[WakeUp]) -> Result<(), BrokerError>;
+
+    /// A new consumer, able to take from any queue.
+    ///
+    /// # Errors
+    /// If the broker cannot be reached.
+    async fn consumer(&self) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// How many wake-ups wait in `queue`, without those in consumers' hands.
+    ///
+    /// # Errors
+    /// If the broker cannot be reached.
+    async fn depth(&self, queue: &QueueName) -> Result<u64, BrokerError>;
+
+    /// Drops every wake-up that waits in `queue` and answers how many there were.
+    ///
+    /// # Errors
+    /// If the broker cannot be reached.
+    async fn purge(&self, queue: &QueueName) -> Result<u64, BrokerError>;
+
+    /// Tells every listener.
+    ///
+    /// # Errors
+    /// If the broker cannot be reached.
+    async fn broadcast(&self, control: &Control) -> Result<(), BrokerError>;
+
+    /// Starts to listen to broadcasts.
+    ///
+    /// # Errors
+    /// If the broker cannot be reached.
+    async fn listen(&self) -> Result<Box<dyn Listener>, BrokerError>;
+}
+
+/// Takes deliveries from queues.
+#[async_trait]
+pub trait Consumer: Send {
+    /// Waits until at least one wanted delivery is there and takes what is wanted. Cancel-safe: a dropped call takes
+    /// nothing.
+    ///
+    /// # Errors
+    /// If the broker went away; the consumer is then of no more use.
+    async fn next(&mut self, want: &Want) -> Result<Vec<Delivery>, BrokerError>;
+
+    /// Ends deliveries for good.
+    ///
+    /// # Errors
+    /// If the broker went away; the deliveries will come again.
+    async fn ack(&mut self, tags: &[u64]) -> Result<(), BrokerError>;
+
+    /// Puts deliveries back where they were: first of their priority.
+    ///
+    /// # Errors
+    /// If the broker went away; the deliveries will come again.
+    async fn give_back(&mut self, tags: &[u64]) -> Result<(), BrokerError>;
+}
+
+/// Hears broadcasts.
+#[async_trait]
+pub trait Listener: Send {
+    /// Waits for the next broadcast. Cancel-safe. `Ok(None)`: some may have been missed, look at the store.
+    ///
+    /// # Errors
+    /// If the broker went away; listen again.
+    async fn next(&mut self) -> Result<Option<Control>, BrokerError>;
+}
+
+/// Opens the broker that `url` names.
+///
+/// # Errors
+/// A sentence, if the scheme is unknown.
+pub fn connect(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
+    match url.split_once("://") {
+        Some(("embedded", "")) => Ok(Arc::new(embedded::Embedded::new())),
+        Some(("embedded", rest)) => {
+            Err(BrokerError::Url(format!("broker.url is `embedded://{rest}`, but nothing may follow `embedded://`")))
+        }
+        _ => Err(BrokerError::Url(format!("broker.url is `{url}`, but its scheme must be one of: embedded"))),
+    }
+}
+
+/// How long a caller should wait for a broker before it gives up on one call.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A wake-up for one job.
+#[must_use]
+pub fn wake_up(job: JobId, queue: &QueueName, priority: Priority) -> WakeUp {
+    WakeUp { job, queue: queue.clone(), priority }
+}

@@ -1,0 +1,88 @@
+//! Rules that join several settings, or a setting and the role, so that they can only be checked at the start.
+
+use super::{AuthMode, Config, Error, Role};
+
+impl Config {
+    /// Refuses to listen beyond this host without anyone having said that this is meant.
+    ///
+    /// # Errors
+    /// A sentence with the two ways out.
+    pub fn check_exposure(&self) -> Result<(), Error> {
+        let bind = self.http.bind;
+        // `::ffff:127.0.0.1` is loopback, too, which `Ipv6Addr::is_loopback` does not say.
+        if bind.ip().to_canonical().is_loopback() || self.auth.mode == AuthMode::Open {
+            return Ok(());
+        }
+        Err(Error(format!(
+            "`http.bind` is {bind}, which other hosts can reach, but `auth.mode = \"loopback\"` lets anyone in who can \
+             reach it; listen on 127.0.0.1, or set `auth.mode = \"open\"` if a proxy or firewall decides who may call"
+        )))
+    }
+
+    /// Refuses backends that live inside one process for a role that shares its work with other processes.
+    ///
+    /// # Errors
+    /// A sentence that says why and what to do.
+    pub fn check_role(&self, role: Role) -> Result<(), Error> {
+        if role == Role::All {
+            return Ok(());
+        }
+        let name = role.name();
+        if has_scheme(&self.broker.url, "embedded") {
+            return Err(Error(format!(
+                "`app {name}` cannot use `broker.url = \"embedded://\"`, because that broker lives inside one process and \
+                 no other would hear of a job; run `app all`, or set `broker.url` to a broker server"
+            )));
+        }
+        if has_scheme(&self.store.url, "sqlite") {
+            return Err(Error(format!(
+                "`app {name}` cannot use a `sqlite://` store, because one process owns that file and other roles need the \
+                 same jobs; run `app all`, or set `store.url` to a database server"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn has_scheme(url: &str, scheme: &str) -> bool {
+    url.split_once("://").is_some_and(|(s, _)| s.eq_ignore_ascii_case(scheme))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+
+    fn config(flags: &[(&str, &str)]) -> Config {
+        load(&Sources {
+            flags: flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..Sources::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn only_loopback_is_served_without_saying_open() {
+        for bind in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            config(&[("http.bind", bind)]).check_exposure().unwrap();
+        }
+        for bind in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+            let e = config(&[("http.bind", bind)]).check_exposure().unwrap_err().to_string();
+            assert!(e.contains("auth.mode = \"open\""), "{e}");
+            config(&[("http.bind", bind), ("auth.mode", "open")]).check_exposure().unwrap();
+        }
+    }
+
+    #[test]
+    fn one_process_backends_serve_only_the_role_all() {
+        let c = config(&[]);
+        c.check_role(Role::All).unwrap();
+        let e = c.check_role(Role::Worker).unwrap_err().to_string();
+        assert!(e.starts_with("`app worker` cannot use `broker.url = \"embedded://\"`"), "{e}");
+        let c = config(&[("broker.url", "redis://localhost")]);
+        let e = c.check_role(Role::Serve).unwrap_err().to_string();
+        assert!(e.contains("sqlite://"), "{e}");
+        let c = config(&[("broker.url", "redis://localhost"), ("store.url", "mongodb://localhost/app")]);
+        c.check_role(Role::Scheduler).unwrap();
+    }
+}

@@ -1,0 +1,505 @@
+//! Accepting jobs and reading them back: what every way into the queue goes through.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    error::JobsError,
+    model::{Job, Spec},
+    registry::Registry,
+    state::State,
+    store::{FleetStore, Idempotency, Inserted, JobFilter, JobStore},
+};
+use crate::{
+    base::{
+        backoff::Backoff,
+        clock::{Clock, Timestamp},
+        error::FieldError,
+        failpoint,
+        id::{JobId, KindName, Priority, QueueName},
+        page::{Page, PageRequest},
+    },
+    broker::{Broker, CALL_TIMEOUT, WakeUp},
+    telemetry::metrics as names,
+};
+
+/// Bounds on what is accepted, from the configuration.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest payload in bytes.
+    pub max_payload: usize,
+    /// Most jobs in one bulk submit.
+    pub bulk_max: usize,
+    /// Most tags on a job.
+    pub max_tags: usize,
+    /// Most queues that may exist.
+    pub max_queues: usize,
+    /// Furthest a job may be put off.
+    pub max_delay: Duration,
+    /// Longest time-out a job may ask for.
+    pub max_timeout: Duration,
+    /// How long an idempotency key is remembered.
+    pub idempotency_ttl: Duration,
+    /// Most waiting jobs in a queue that is not in `depth_limits`; 0 for no limit.
+    pub depth_limit: u64,
+    /// Most waiting jobs in these queues; 0 for no limit.
+    pub depth_limits: HashMap<QueueName, u64>,
+    /// Queues that exist without any job.
+    pub queues: Vec<QueueName>,
+}
+
+/// Most attempts a job may ask for.
+pub const MAX_ATTEMPTS: u32 = 1000;
+/// Longest tag in characters.
+pub const TAG_MAX: usize = 100;
+/// How long counts are believed before the store is asked again.
+const COUNTS_FRESH: Duration = Duration::from_secs(1);
+/// What a shed caller is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// A job as someone asks for it. What is none comes from its kind.
+#[derive(Clone, Debug)]
+pub struct Submit {
+    /// What should run.
+    pub kind: KindName,
+    /// Its input; `{}` if none.
+    pub payload: Option<Box<RawValue>>,
+    /// Where it should wait.
+    pub queue: Option<QueueName>,
+    /// How urgent it is.
+    pub priority: Option<Priority>,
+    /// Not before this time.
+    pub run_at: Option<Timestamp>,
+    /// Not before this much time went by.
+    pub delay: Option<Duration>,
+    /// Attempts it may spend.
+    pub max_attempts: Option<u32>,
+    /// Longest run.
+    pub timeout: Option<Duration>,
+    /// Delay between attempts.
+    pub backoff: Option<Backoff>,
+    /// Labels.
+    pub tags: Vec<String>,
+}
+
+/// Where a request came from, for logs and traces.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The request's id.
+    pub correlation_id: Option<String>,
+    /// Its W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// A caller's idempotency key, with a fingerprint of the request it came with.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Whose key it is.
+    pub scope: String,
+    /// The key.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub request: [u8; 32],
+}
+
+/// An accepted submit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// What to answer.
+    pub answer: Vec<u8>,
+    /// It is the answer of an earlier, equal request.
+    pub replayed: bool,
+}
+
+/// The job queue, as the other rooms use it.
+pub struct Jobs {
+    pub(super) store: Arc<dyn JobStore>,
+    pub(super) fleet: Arc<dyn FleetStore>,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    known: RwLock<HashSet<QueueName>>,
+    depths: Mutex<Depths>,
+    refresh: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Depths {
+    read_at: Timestamp,
+    waiting: HashMap<QueueName, u64>,
+}
+
+impl Jobs {
+    /// Puts the queue together.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn JobStore>,
+        fleet: Arc<dyn FleetStore>,
+        broker: Arc<dyn Broker>,
+        registry: Arc<Registry>,
+        clock: Clock,
+        limits: Limits,
+    ) -> Self {
+        let known = RwLock::new(limits.queues.iter().cloned().collect());
+        Self {
+            store,
+            fleet,
+            broker,
+            registry,
+            clock,
+            limits,
+            known,
+            depths: Mutex::default(),
+            refresh: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The kinds this process knows.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The limit of waiting jobs in `queue`, if it has one.
+    #[must_use]
+    pub fn depth_limit(&self, queue: &QueueName) -> Option<u64> {
+        let limit = self.limits.depth_limits.get(queue).copied().unwrap_or(self.limits.depth_limit);
+        (limit > 0).then_some(limit)
+    }
+
+    /// Accepts jobs: all or none. When this returns, they are durable and will run whatever happens to this process.
+    ///
+    /// `render` makes the answer from the jobs; with a key it is stored with them, and the same request gets it again.
+    ///
+    /// # Errors
+    /// If the request is wrong, a queue is full, the key was used for another request, or the store fails. A broker
+    /// that is away is no error: the scheduler wakes the jobs later.
+    pub async fn submit(
+        &self,
+        asked: Vec<Submit>,
+        origin: &Origin,
+        key: Option<Key>,
+        render: impl FnOnce(&[Job]) -> Vec<u8>,
+    ) -> Result<Submitted, JobsError> {
+        let now = self.clock.now();
+        if let Some(k) = &key
+            && let Some((request, answer)) = self.store.recall(&k.scope, &k.key, now).await?
+        {
+            return if request == k.request {
+                Ok(Submitted { answer, replayed: true })
+            } else {
+                Err(key_reused(&k.key))
+            };
+        }
+        let jobs = self.build(asked, origin, now)?;
+        self.admit(&jobs).await?;
+        let answer = render(&jobs);
+        let wake_ups: Vec<WakeUp> = jobs
+            .iter()
+            .filter(|j| j.state == State::Queued)
+            .map(|j| WakeUp { job: j.id, queue: j.queue.clone(), priority: j.priority })
+            .collect();
+        for j in &jobs {
+            metrics::counter!(names::JOBS_SUBMITTED, "kind" => j.kind.to_string(), "queue" => j.queue.to_string())
+                .increment(1);
+        }
+        let key_text = key.as_ref().map(|k| k.key.clone());
+        let key = key.map(|k| Idempotency {
+            scope: k.scope,
+            key: k.key,
+            request: k.request,
+            answer: answer.clone(),
+            expires_at: now.plus(self.limits.idempotency_ttl),
+        });
+        match self.store.insert(jobs, key).await? {
+            Inserted::New => {}
+            Inserted::Replay(answer) => return Ok(Submitted { answer, replayed: true }),
+            Inserted::KeyReused => return Err(key_reused(&key_text.unwrap_or_default())),
+        }
+        failpoint::hit("submit.after_insert");
+        self.wake(&wake_ups).await;
+        failpoint::hit("submit.after_publish");
+        Ok(Submitted { answer, replayed: false })
+    }
+
+    /// Publishes wake-ups of jobs that are stored. A failure is logged and counted, not returned: the jobs stand, and
+    /// `scheduler::lost` publishes them later.
+    pub async fn wake(&self, wake_ups: &[WakeUp]) {
+        if wake_ups.is_empty() {
+            return;
+        }
+        let failed = match tokio::time::timeout(CALL_TIMEOUT, self.broker.publish(wake_ups)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
+        };
+        metrics::counter!(names::BROKER_PUBLISH_FAILURES).increment(1);
+        tracing::warn!(jobs = wake_ups.len(), error = failed, "wake-ups not published, the scheduler will repeat them");
+    }
+
+    /// Reads one job.
+    ///
+    /// # Errors
+    /// If there is none, or the store fails.
+    pub async fn get(&self, id: JobId) -> Result<Job, JobsError> {
+        self.store.get(id).await?.ok_or_else(|| JobsError::NotFound(format!("there is no job {id}")))
+    }
+
+    /// Reads one job, at the latest when it has ended or `patience` is over.
+    ///
+    /// # Errors
+    /// If there is none, or the store fails.
+    pub async fn wait(&self, id: JobId, patience: Duration) -> Result<Job, JobsError> {
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let job = self.get(id).await?;
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if job.state.is_final() || left.is_zero() {
+                return Ok(job);
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(Duration::from_millis(250));
+        }
+    }
+
+    /// Lists jobs, newest first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn list(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<Job>, JobsError> {
+        Ok(self.store.list(filter, page).await?)
+    }
+
+    fn build(&self, asked: Vec<Submit>, origin: &Origin, now: Timestamp) -> Result<Vec<Job>, JobsError> {
+        if asked.is_empty() || asked.len() > self.limits.bulk_max {
+            let message = format!("holds {} jobs, but must hold 1 to {}", asked.len(), self.limits.bulk_max);
+            return Err(JobsError::field("jobs", message));
+        }
+        let bulk = asked.len() > 1;
+        let mut jobs = Vec::with_capacity(asked.len());
+        let mut faults = Vec::new();
+        for (i, submit) in asked.into_iter().enumerate() {
+            match self.build_one(submit, origin, now) {
+                Ok(job) => jobs.push(job),
+                Err(JobsError::Invalid(f)) if bulk => {
+                    faults.extend(f.into_iter().map(|e| e.under(&format!("jobs[{i}]"))));
+                }
+                Err(JobsError::TooLarge { field, size, limit }) if bulk => {
+                    return Err(JobsError::TooLarge { field: format!("jobs[{i}].{field}"), size, limit });
+                }
+                Err(e) => return Err(e),
+            }
+            if faults.len() >= 20 {
+                break;
+            }
+        }
+        if faults.is_empty() { Ok(jobs) } else { Err(JobsError::Invalid(faults)) }
+    }
+
+    fn build_one(&self, submit: Submit, origin: &Origin, now: Timestamp) -> Result<Job, JobsError> {
+        let Some(kind) = self.registry.get(submit.kind.as_str()) else {
+            let known: Vec<_> = self.registry.iter().map(|k| k.name.as_str()).collect();
+            let message = format!("`{}` is not a known job kind; known are {}", submit.kind, known.join(", "));
+            return Err(JobsError::field("kind", message));
+        };
+        let mut faults = self.check_limits(&submit);
+        let payload = match submit.payload {
+            Some(p) => p,
+            None => empty_payload()?,
+        };
+        faults.extend(self.check_payload(kind, &payload)?);
+        let run_at = match (submit.run_at, submit.delay) {
+            (Some(_), Some(_)) => {
+                faults.push(FieldError::new("delay", "cannot be given together with run_at"));
+                now
+            }
+            (Some(at), None) if at > now.plus(self.limits.max_delay) => {
+                faults.push(FieldError::new("run_at", self.too_far()));
+                now
+            }
+            (Some(at), None) => at,
+            (None, Some(d)) if d > self.limits.max_delay => {
+                faults.push(FieldError::new("delay", self.too_far()));
+                now
+            }
+            (None, Some(d)) => now.plus(d),
+            (None, None) => now,
+        };
+        if !faults.is_empty() {
+            return Err(JobsError::Invalid(faults));
+        }
+        let (state, at) = if run_at > now { (State::Scheduled, run_at) } else { (State::Queued, now) };
+        Ok(Job {
+            id: JobId(self.clock.new_uuid()),
+            kind: kind.name.clone(),
+            queue: submit.queue.unwrap_or_else(|| kind.queue.clone()),
+            priority: submit.priority.unwrap_or(kind.priority),
+            spec: Spec {
+                v: Spec::VERSION,
+                payload,
+                max_attempts: submit.max_attempts.unwrap_or(kind.max_attempts),
+                timeout_ms: millis(submit.timeout.unwrap_or(kind.timeout)),
+                backoff: submit.backoff.unwrap_or(kind.backoff),
+                tags: submit.tags,
+                correlation_id: origin.correlation_id.clone(),
+                traceparent: origin.traceparent.clone(),
+            },
+            created_at: now,
+            state,
+            at,
+            failures: 0,
+            crashes: 0,
+            fence: 0,
+            worker: None,
+            started_at: None,
+            cancel_requested: false,
+            progress: None,
+            result: None,
+            error: None,
+            attempts: Vec::new(),
+        })
+    }
+
+    pub(super) fn check_payload(
+        &self,
+        kind: &super::registry::Kind,
+        payload: &RawValue,
+    ) -> Result<Vec<FieldError>, JobsError> {
+        let text = payload.get();
+        if text.len() > self.limits.max_payload {
+            let (size, limit) = (text.len(), self.limits.max_payload);
+            return Err(JobsError::TooLarge { field: "payload".into(), size, limit });
+        }
+        // Parsing also refuses nesting deeper than serde_json's limit of 128.
+        match serde_json::from_str::<Value>(text) {
+            Ok(value) => Ok(kind.schema.check(&value)),
+            Err(e) => Ok(vec![FieldError::new("payload", format!("cannot be read: {e}"))]),
+        }
+    }
+
+    fn check_limits(&self, s: &Submit) -> Vec<FieldError> {
+        let mut faults = Vec::new();
+        if s.max_attempts.is_some_and(|n| n == 0 || n > MAX_ATTEMPTS) {
+            faults.push(FieldError::new("max_attempts", format!("must be 1 to {MAX_ATTEMPTS}")));
+        }
+        if s.timeout.is_some_and(|t| t.is_zero() || t > self.limits.max_timeout) {
+            let max = self.limits.max_timeout.as_secs();
+            faults.push(FieldError::new("timeout", format!("must be more than 0 and at most {max} seconds")));
+        }
+        if s.backoff.is_some_and(|b| b.cap_ms < b.base_ms) {
+            faults.push(FieldError::new("backoff.cap", "must not be less than backoff.base"));
+        }
+        if s.tags.len() > self.limits.max_tags {
+            faults.push(FieldError::new("tags", format!("are more than {}", self.limits.max_tags)));
+        }
+        for (i, tag) in s.tags.iter().enumerate() {
+            if tag.is_empty() || tag.chars().count() > TAG_MAX || tag.chars().any(char::is_control) {
+                let message = format!("must be 1 to {TAG_MAX} characters without control characters");
+                faults.push(FieldError::new(format!("tags[{i}]"), message));
+            }
+        }
+        faults
+    }
+
+    fn too_far(&self) -> String {
+        format!("is further away than {} days (jobs.max_delay)", self.limits.max_delay.as_secs() / 86_400)
+    }
+
+    /// Refuses jobs for queues that are full, and new queues over the limit.
+    async fn admit(&self, jobs: &[Job]) -> Result<(), JobsError> {
+        let mut wanted: Vec<(&QueueName, u64)> = Vec::new();
+        for j in jobs {
+            match wanted.iter_mut().find(|(q, _)| *q == &j.queue) {
+                Some((_, n)) => *n += 1,
+                None => wanted.push((&j.queue, 1)),
+            }
+        }
+        let unknown = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            wanted.iter().any(|(q, _)| !known.contains(*q))
+        };
+        let limited: Vec<_> = wanted.iter().filter_map(|(q, n)| self.depth_limit(q).map(|l| (*q, *n, l))).collect();
+        if unknown {
+            self.refresh().await?;
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            for (q, _) in &wanted {
+                if !known.contains(*q) && known.len() >= self.limits.max_queues {
+                    let max = self.limits.max_queues;
+                    return Err(JobsError::field(
+                        "queue",
+                        format!("`{q}` would be queue number {}, the limit (jobs.max_queues) is {max}", max + 1),
+                    ));
+                }
+                known.insert((*q).clone());
+            }
+        }
+        if limited.is_empty() || self.reserve(&limited, true).is_ok() {
+            return Ok(());
+        }
+        // Counted as full, or counted too long ago: ask the store before anybody is refused.
+        self.refresh().await?;
+        self.reserve(&limited, false).map_err(|e| {
+            if let JobsError::QueueFull { queue, .. } = &e {
+                metrics::counter!(names::JOBS_SHED, "queue" => queue.to_string()).increment(1);
+            }
+            e
+        })
+    }
+
+    fn reserve(&self, limited: &[(&QueueName, u64, u64)], only_if_fresh: bool) -> Result<(), JobsError> {
+        let mut depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale = only_if_fresh && self.clock.now().since(depths.read_at) > COUNTS_FRESH;
+        for (queue, n, limit) in limited {
+            let depth = depths.waiting.get(*queue).copied().unwrap_or(0);
+            if stale || depth + n > *limit {
+                let (queue, limit) = ((*queue).clone(), *limit);
+                return Err(JobsError::QueueFull { queue, depth, limit, retry_after: RETRY_AFTER });
+            }
+        }
+        for (queue, n, _) in limited {
+            match depths.waiting.get_mut(*queue) {
+                Some(depth) => *depth += n,
+                None => drop(depths.waiting.insert((*queue).clone(), *n)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the counts of all queues; callers that come together share one reading.
+    async fn refresh(&self) -> Result<(), JobsError> {
+        let _one_at_a_time = self.refresh.lock().await;
+        let queues = self.fleet.queues().await?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.extend(queues.iter().map(|q| q.name.clone()));
+        drop(known);
+        let mut depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner);
+        depths.read_at = self.clock.now();
+        depths.waiting = queues.into_iter().map(|q| (q.name, q.counts.queued + q.counts.scheduled)).collect();
+        Ok(())
+    }
+}
+
+fn key_reused(key: &str) -> JobsError {
+    JobsError::Conflict(format!("Idempotency-Key `{key}` was used before with another request: use a new key"))
+}
+
+fn empty_payload() -> Result<Box<RawValue>, JobsError> {
+    RawValue::from_string("{}".to_owned()).map_err(|e| JobsError::field("payload", e.to_string()))
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX).max(1)
+}

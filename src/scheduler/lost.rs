@@ -1,0 +1,103 @@
+//! Publishes again the wake-ups that got lost: with a broker that died, or between an insert and its publish.
+//!
+//! A queued job has lost its wake-up if the broker holds fewer wake-ups than the store holds queued jobs. The pass
+//! then publishes the longest-waiting jobs again, no more than are missing, and goes on from there the next time, so
+//! that it neither floods a busy broker nor circles on the same few. One too many is harmless: the claim decides.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Deps, Options, counted, pause};
+use crate::{
+    base::{
+        clock::Timestamp,
+        failpoint,
+        id::{JobId, QueueName},
+        store::StoreError,
+    },
+    broker,
+    jobs::store::QueueState,
+};
+
+/// Where the pass goes on in each queue.
+type Cursors = HashMap<QueueName, (Timestamp, JobId)>;
+
+pub(super) async fn run(deps: Arc<Deps>, options: Arc<Options>, stop: CancellationToken) {
+    let mut cursors = Cursors::new();
+    loop {
+        if !pause(&stop, options.lost_every).await {
+            return;
+        }
+        let before = deps.clock.now().minus(options.lost_after);
+        counted("lost", pass(&deps, &options, before, &mut cursors).await);
+    }
+}
+
+/// Publishes every queued job once: what a process does at start whose broker began empty.
+pub(super) async fn wake_all(deps: &Deps, options: &Options) -> Result<usize, StoreError> {
+    let before = deps.clock.now().plus(std::time::Duration::from_millis(1));
+    let mut woken = 0;
+    for queue in deps.fleet.queues().await? {
+        let mut after = None;
+        loop {
+            let (n, last) = publish(deps, &queue.name, before, after, options.batch).await?;
+            woken += n;
+            after = last;
+            if n < options.batch {
+                break;
+            }
+        }
+    }
+    Ok(woken)
+}
+
+async fn pass(deps: &Deps, options: &Options, before: Timestamp, cursors: &mut Cursors) -> Result<usize, StoreError> {
+    let mut woken = 0;
+    for queue in deps.fleet.queues().await? {
+        let missing = missing(deps, &queue, before).await;
+        if missing == 0 {
+            cursors.remove(&queue.name);
+            continue;
+        }
+        let after = cursors.get(&queue.name).copied();
+        let (n, last) = publish(deps, &queue.name, before, after, missing.min(options.batch)).await?;
+        match last {
+            Some(last) => drop(cursors.insert(queue.name.clone(), last)),
+            // The end was reached: begin again with the oldest.
+            None => drop(cursors.remove(&queue.name)),
+        }
+        if n > 0 {
+            tracing::warn!(queue = %queue.name, jobs = n, "wake-ups were lost and are published again");
+        }
+        woken += n;
+    }
+    Ok(woken)
+}
+
+async fn missing(deps: &Deps, queue: &QueueState, before: Timestamp) -> usize {
+    if queue.counts.queued == 0 || queue.oldest.is_none_or(|at| at >= before) {
+        return 0;
+    }
+    match deps.broker.depth(&queue.name).await {
+        Ok(depth) => usize::try_from(queue.counts.queued.saturating_sub(depth)).unwrap_or(usize::MAX),
+        Err(e) => {
+            tracing::debug!(queue = %queue.name, error = %e, "depth unknown, looking again later");
+            0
+        }
+    }
+}
+
+async fn publish(
+    deps: &Deps,
+    queue: &QueueName,
+    before: Timestamp,
+    after: Option<(Timestamp, JobId)>,
+    limit: usize,
+) -> Result<(usize, Option<(Timestamp, JobId)>), StoreError> {
+    let waiting = deps.store.waiting(queue, before, after, limit).await?;
+    let wake_ups: Vec<_> = waiting.iter().map(|w| broker::wake_up(w.id, &w.queue, w.priority)).collect();
+    deps.jobs.wake(&wake_ups).await;
+    failpoint::hit_if("scheduler.lost.after_publish", !waiting.is_empty());
+    Ok((waiting.len(), waiting.last().map(|w| (w.since, w.id))))
+}

@@ -1,0 +1,50 @@
+//! The stores: one adapter for each database, all behind the ports that the domain rooms declare.
+//!
+//! Only `app` imports this room; everyone else sees `JobStore`, `FleetStore`, `ItemStore`.
+
+use std::sync::Arc;
+
+use crate::{
+    base::{probe::Probe, store::StoreError},
+    items::store::ItemStore,
+    jobs::store::{FleetStore, JobStore},
+};
+
+mod sqlite;
+
+/// Every port of one opened database.
+#[derive(Clone)]
+pub struct Stores {
+    /// Jobs.
+    pub jobs: Arc<dyn JobStore>,
+    /// Queues and workers.
+    pub fleet: Arc<dyn FleetStore>,
+    /// Items.
+    pub items: Arc<dyn ItemStore>,
+    /// Its health.
+    pub probe: Arc<dyn Probe>,
+}
+
+/// How sure a write must be before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Synced to disk: survives the loss of power.
+    Full,
+    /// Handed to the operating system: survives a crash of the process, the last moments may be lost with the power.
+    Normal,
+}
+
+/// Opens the database that `url` names, migrated to the present version.
+///
+/// # Errors
+/// A sentence: an unknown scheme, a path that cannot be used, a database of a newer version, one in use elsewhere.
+pub fn open(url: &str, sync: Sync) -> Result<Stores, StoreError> {
+    match url.split_once("://") {
+        Some(("sqlite", path)) if !path.is_empty() => {
+            let db = sqlite::Sqlite::open(std::path::Path::new(path), sync)?;
+            Ok(Stores { jobs: db.clone(), fleet: db.clone(), items: db.clone(), probe: db })
+        }
+        Some(("sqlite", _)) => Err(StoreError::Internal("store.url names no file: write sqlite://data/app.db".into())),
+        _ => Err(StoreError::Internal(format!("store.url is `{url}`, but its scheme must be one of: sqlite"))),
+    }
+}

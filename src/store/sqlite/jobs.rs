@@ -1,0 +1,311 @@
+//! The job port on SQLite: accepting, claiming, renewing and finishing; the rest is in the files beside it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{OptionalExtension, params};
+
+use super::{Fault, Sqlite, control, read, row, sweep, writer::Writing};
+use crate::{
+    base::{
+        clock::Timestamp,
+        id::{JobId, QueueName, WorkerId},
+        page::{Page, PageRequest},
+    },
+    jobs::{
+        model::{ATTEMPTS_KEPT, Attempt, Job, Progress},
+        state::{State, Verdict, next},
+        store::{
+            Again, Cancelled, Claim, Finish, Finished, Idempotency, Inserted, JobEdit, JobFilter, JobStore, Moved,
+            RanAgain, Renewal, Retention, StoreError, Void, Waiting,
+        },
+    },
+};
+
+#[async_trait]
+impl JobStore for Sqlite {
+    async fn insert(&self, jobs: Vec<Job>, key: Option<Idempotency>) -> Result<Inserted, StoreError> {
+        // Serialised before the writer is asked, so that its one thread only writes.
+        let mut rows = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let spec = row::to_json("spec", &job.spec)?;
+            rows.push((job, spec));
+        }
+        self.write(move |w| insert(w, &rows, key.as_ref())).await
+    }
+
+    async fn recall(&self, scope: &str, key: &str, now: Timestamp) -> Result<Option<([u8; 32], Vec<u8>)>, StoreError> {
+        let (scope, key) = (scope.to_owned(), key.to_owned());
+        self.read(move |c| recall(c, &scope, &key, now)).await
+    }
+
+    async fn get(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.read(move |c| read::get(c, id)).await
+    }
+
+    async fn list(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<Job>, StoreError> {
+        let filter = filter.clone();
+        self.read(move |c| read::list(c, &filter, page)).await
+    }
+
+    async fn claim(
+        &self,
+        ids: &[JobId],
+        worker: WorkerId,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let ids = ids.to_vec();
+        self.write(move |w| {
+            let any_paused = any_paused(w)?;
+            ids.iter().map(|id| claim(w, *id, worker, now, lease, any_paused)).collect()
+        })
+        .await
+    }
+
+    async fn renew(&self, held: &[(JobId, u64)], until: Timestamp) -> Result<Vec<Renewal>, StoreError> {
+        let held = held.to_vec();
+        self.write(move |w| held.iter().map(|(id, fence)| renew(w, *id, *fence, until)).collect()).await
+    }
+
+    async fn progress(&self, of: Vec<(JobId, u64, Progress)>) -> Result<(), StoreError> {
+        self.write(move |w| {
+            for (id, fence, p) in &of {
+                w.conn
+                    .prepare_cached("UPDATE jobs SET progress = ?3 WHERE id = ?1 AND state = 2 AND fence = ?2")?
+                    .execute(params![id.0.as_bytes(), *fence as i64, row::to_json("progress", p)?])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn finish(&self, runs: Vec<Finish>) -> Result<Vec<Finished>, StoreError> {
+        self.write(move |w| runs.iter().map(|run| finish(w, run)).collect()).await
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Waiting>, StoreError> {
+        self.write(move |w| sweep::due(w, now, limit)).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(sweep::next_due).await
+    }
+
+    async fn void(
+        &self,
+        which: &Void,
+        now: Timestamp,
+        crash_limit: u32,
+        limit: usize,
+    ) -> Result<Vec<Moved>, StoreError> {
+        let which = which.clone();
+        self.write(move |w| sweep::void(w, &which, now, crash_limit, limit)).await
+    }
+
+    async fn waiting(
+        &self,
+        queue: &QueueName,
+        before: Timestamp,
+        after: Option<(Timestamp, JobId)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, StoreError> {
+        let queue = queue.clone();
+        self.read(move |c| sweep::waiting(c, &queue, before, after, limit)).await
+    }
+
+    async fn cancel(&self, ids: &[JobId], now: Timestamp) -> Result<Vec<Cancelled>, StoreError> {
+        let ids = ids.to_vec();
+        self.write(move |w| ids.iter().map(|id| control::cancel(w, *id, now)).collect()).await
+    }
+
+    async fn purge(&self, queue: &QueueName, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        let queue = queue.clone();
+        self.write(move |w| control::purge(w, &queue, now, limit)).await
+    }
+
+    async fn run_again(&self, jobs: &[Again], edit: &JobEdit, now: Timestamp) -> Result<Vec<RanAgain>, StoreError> {
+        let (jobs, edit) = (jobs.to_vec(), edit.clone());
+        self.write(move |w| jobs.iter().map(|again| control::run_again(w, again, &edit, now)).collect()).await
+    }
+
+    async fn discard(&self, ids: &[JobId]) -> Result<u64, StoreError> {
+        let ids = ids.to_vec();
+        self.write(move |w| ids.iter().try_fold(0, |n, id| Ok(n + u64::from(control::forget(w, *id, State::Failed)?))))
+            .await
+    }
+
+    async fn retain(
+        &self,
+        retention: Retention,
+        after: Option<JobId>,
+        limit: usize,
+    ) -> Result<(u64, Option<JobId>), StoreError> {
+        self.write(move |w| sweep::retain(w, retention, after, limit)).await
+    }
+}
+
+fn insert(w: &mut Writing<'_>, rows: &[(Job, String)], key: Option<&Idempotency>) -> Result<Inserted, Fault> {
+    if let Some(k) = key {
+        // The first job's creation time is "now" of this request.
+        let now = rows.first().map_or(k.expires_at, |(j, _)| j.created_at);
+        if let Some((request, answer)) = recall(w.conn, &k.scope, &k.key, now)? {
+            return Ok(if request == k.request { Inserted::Replay(answer) } else { Inserted::KeyReused });
+        }
+        w.conn
+            .prepare_cached(
+                "INSERT OR REPLACE INTO idempotency_keys (scope, key, request, answer, expires) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![k.scope, k.key, k.request.as_slice(), k.answer, k.expires_at.as_millis()])?;
+    }
+    let mut statement = w.conn.prepare_cached(
+        "INSERT INTO jobs (id, state, queue, priority, kind, at, created, failures, crashes, fence, cancel, spec)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, 0, ?8)",
+    )?;
+    for (job, spec) in rows {
+        statement.execute(params![
+            job.id.0.as_bytes(),
+            job.state as i64,
+            job.queue.as_str(),
+            job.priority.get(),
+            job.kind.as_str(),
+            job.at.as_millis(),
+            job.created_at.as_millis(),
+            spec,
+        ])?;
+        w.moved(&job.queue, None, Some(job.state));
+    }
+    Ok(Inserted::New)
+}
+
+fn recall(
+    conn: &rusqlite::Connection,
+    scope: &str,
+    key: &str,
+    now: Timestamp,
+) -> Result<Option<([u8; 32], Vec<u8>)>, Fault> {
+    let found = conn
+        .prepare_cached("SELECT request, answer FROM idempotency_keys WHERE scope = ?1 AND key = ?2 AND expires > ?3")?
+        .query_row(params![scope, key, now.as_millis()], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?;
+    Ok(found)
+}
+
+pub(super) fn any_paused(w: &Writing<'_>) -> Result<bool, Fault> {
+    Ok(w.conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM queues WHERE paused = 1)")?.query_row([], |r| r.get(0))?)
+}
+
+fn is_paused(w: &Writing<'_>, queue: &QueueName) -> Result<bool, Fault> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM queues WHERE name = ?1 AND paused = 1)";
+    Ok(w.conn.prepare_cached(sql)?.query_row([queue.as_str()], |r| r.get(0))?)
+}
+
+fn claim(
+    w: &mut Writing<'_>,
+    id: JobId,
+    worker: WorkerId,
+    now: Timestamp,
+    lease: Duration,
+    any_paused: bool,
+) -> Result<Claim, Fault> {
+    let found = {
+        let mut select = w.conn.prepare_cached(&format!("SELECT {} FROM jobs WHERE id = ?1", row::JOB))?;
+        let mut rows = select.query([id.0.as_bytes()])?;
+        match rows.next()? {
+            Some(r) if row::state(r, 1)? == State::Queued => row::job(r)?,
+            _ => return Ok(Claim::Gone),
+        }
+    };
+    let mut job = found;
+    if any_paused && is_paused(w, &job.queue)? {
+        return Ok(Claim::Paused);
+    }
+    let queued_at = job.at;
+    job.state = State::Running;
+    job.at = now.plus(lease);
+    job.fence += 1;
+    job.worker = Some(worker);
+    job.started_at = Some(now);
+    job.progress = None;
+    w.conn
+        .prepare_cached(
+            "UPDATE jobs SET state = 2, at = ?2, fence = ?3, worker = ?4, started = ?5, progress = NULL WHERE id = ?1",
+        )?
+        .execute(params![
+            id.0.as_bytes(),
+            job.at.as_millis(),
+            job.fence as i64,
+            worker.0.as_bytes(),
+            now.as_millis()
+        ])?;
+    w.moved(&job.queue, Some(State::Queued), Some(State::Running));
+    Ok(Claim::Won { job: Box::new(job), queued_at })
+}
+
+fn renew(w: &mut Writing<'_>, id: JobId, fence: u64, until: Timestamp) -> Result<Renewal, Fault> {
+    let held = w
+        .conn
+        .prepare_cached("UPDATE jobs SET at = ?3 WHERE id = ?1 AND state = 2 AND fence = ?2 RETURNING cancel")?
+        .query_row(params![id.0.as_bytes(), fence as i64, until.as_millis()], |r| r.get(0))
+        .optional()?;
+    Ok(held.map_or(Renewal::Lost, |cancel_requested| Renewal::Held { cancel_requested }))
+}
+
+fn finish(w: &mut Writing<'_>, run: &Finish) -> Result<Finished, Fault> {
+    let (queue, cancel, failures, history) = {
+        let mut select = w.conn.prepare_cached(
+            "SELECT queue, cancel, failures, attempts FROM jobs WHERE id = ?1 AND state = 2 AND fence = ?2",
+        )?;
+        let mut rows = select.query(params![run.id.0.as_bytes(), run.fence as i64])?;
+        let Some(r) = rows.next()? else { return Ok(Finished::LeaseLost) };
+        let history = r.get_ref(3)?.as_str_or_null().map_err(|e| row::corrupt("attempts", e))?;
+        (
+            row::queue(r, 0)?,
+            r.get::<_, bool>(1)?,
+            r.get::<_, u32>(2)?,
+            row::append(history, &run.attempt, ATTEMPTS_KEPT)?,
+        )
+    };
+    let verdict = if cancel { run.verdict.clone().with_cancel_requested() } else { run.verdict.clone() };
+    let Some(state) = next(State::Running, verdict.event()) else {
+        return Err(row::corrupt("verdict", format!("{:?} does not end a run", verdict.event())));
+    };
+    let spent = u32::from(matches!(verdict, Verdict::Retry { .. } | Verdict::Fail));
+    let (at, result) = match &verdict {
+        Verdict::Succeed(result) => (run.attempt.finished_at, result.as_deref().map(|r| r.get())),
+        Verdict::Retry { at } | Verdict::Snooze { at } => (*at, None),
+        Verdict::Fail | Verdict::Cancel | Verdict::Release => (run.attempt.finished_at, None),
+    };
+    write_end(w, run.id, &End { state, at, failures: failures + spent, result, attempt: &run.attempt, history })?;
+    w.moved(&queue, Some(State::Running), Some(state));
+    Ok(Finished::Now(state))
+}
+
+struct End<'a> {
+    state: State,
+    at: Timestamp,
+    failures: u32,
+    result: Option<&'a str>,
+    attempt: &'a Attempt,
+    history: String,
+}
+
+fn write_end(w: &Writing<'_>, id: JobId, end: &End<'_>) -> Result<(), Fault> {
+    let error = end.attempt.error.as_ref().map(|e| row::to_json("error", e)).transpose()?;
+    // A snooze or release says nothing about why the job failed before; only success and failure do.
+    w.conn
+        .prepare_cached(
+            "UPDATE jobs SET state = ?2, at = ?3, failures = ?4, result = ?5, attempts = ?6,
+             error = CASE WHEN ?2 = 3 THEN NULL WHEN ?7 IS NULL THEN error ELSE ?7 END WHERE id = ?1",
+        )?
+        .execute(params![
+            id.0.as_bytes(),
+            end.state as i64,
+            end.at.as_millis(),
+            end.failures,
+            end.result,
+            end.history,
+            error
+        ])?;
+    Ok(())
+}

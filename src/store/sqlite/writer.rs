@@ -1,0 +1,208 @@
+//! The one thread that writes, and its group commit.
+//!
+//! Operations that arrive while a commit is under way go together in the next one, so a commit's sync is shared by
+//! all callers who wait, and an idle system adds no delay.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Instant,
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{Fault, from_sql, spawn};
+use crate::{
+    base::{id::QueueName, store::StoreError},
+    jobs::state::State,
+    telemetry::metrics as names,
+};
+
+/// Jobs by queue and state; only states that are indexed are counted.
+pub(super) type Counts = HashMap<QueueName, [u64; 6]>;
+
+/// Most operations in one commit: bounds how long the first of them waits.
+const MOST_OPERATIONS: usize = 512;
+
+/// What an operation sees: the open transaction, and the counts it changes.
+pub(super) struct Writing<'c> {
+    pub(super) conn: &'c Connection,
+    deltas: Vec<(QueueName, [i64; 6])>,
+}
+
+impl Writing<'_> {
+    /// Notes that a job of `queue` went from one state to another (none: it did not exist, or is gone).
+    pub(super) fn moved(&mut self, queue: &QueueName, from: Option<State>, to: Option<State>) {
+        let at = match self.deltas.iter().position(|(q, _)| q == queue) {
+            Some(i) => i,
+            None => {
+                self.deltas.push((queue.clone(), [0; 6]));
+                self.deltas.len() - 1
+            }
+        };
+        let Some((_, delta)) = self.deltas.get_mut(at) else { return };
+        for (state, by) in [(from, -1), (to, 1)] {
+            if let Some(d) = state.and_then(|s| delta.get_mut(s as usize)) {
+                *d += by;
+            }
+        }
+    }
+}
+
+trait Operation: Send {
+    fn run(&mut self, w: &mut Writing<'_>) -> bool;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Op<F, T> {
+    f: F,
+    out: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T: Send, F: FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send> Operation for Op<F, T> {
+    fn run(&mut self, w: &mut Writing<'_>) -> bool {
+        let out = (self.f)(w).map_err(StoreError::from);
+        let fine = out.is_ok();
+        self.out = Some(out);
+        fine
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let lost = || Err(StoreError::Internal("an operation was not run".into()));
+        let Self { out, reply, .. } = *self;
+        // Whoever asked may have gone away; what was written stands.
+        drop(reply.send(committed.and_then(|()| out.unwrap_or_else(lost))));
+    }
+}
+
+/// Hands operations to the writer thread.
+pub(super) struct Writer(mpsc::Sender<Box<dyn Operation>>);
+
+impl Writer {
+    pub(super) fn start(conn: Connection, counts: Arc<Mutex<Counts>>) -> Result<Self, StoreError> {
+        let (tx, rx) = mpsc::channel();
+        spawn("sqlite-write".into(), move || {
+            let ops = metrics::counter!(names::STORE_OPS);
+            let commits = metrics::counter!(names::STORE_COMMITS);
+            let seconds = metrics::histogram!(names::STORE_COMMIT_DURATION);
+            let mut batch: Vec<Box<dyn Operation>> = Vec::new();
+            while let Ok(first) = rx.recv() {
+                let began = Instant::now();
+                batch.push(first);
+                batch.extend(rx.try_iter().take(MOST_OPERATIONS - 1));
+                ops.increment(batch.len() as u64);
+                commit_all(&conn, &mut batch, &counts);
+                commits.increment(1);
+                seconds.record(began.elapsed().as_secs_f64());
+            }
+        })?;
+        Ok(Self(tx))
+    }
+
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        f: impl FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || StoreError::Unavailable("the database is closed".into());
+        self.0.send(Box::new(Op { f, out: None, reply })).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+/// Commits a batch as one transaction; if one of its operations fails, each on its own.
+fn commit_all(conn: &Connection, batch: &mut Vec<Box<dyn Operation>>, counts: &Mutex<Counts>) {
+    match transaction(conn, batch) {
+        Ok(Some(deltas)) => {
+            apply(counts, deltas);
+            for op in batch.drain(..) {
+                op.answer(Ok(()));
+            }
+        }
+        Ok(None) if batch.len() > 1 => {
+            for op in batch.drain(..) {
+                commit_all(conn, &mut vec![op], counts);
+            }
+        }
+        Ok(None) => {
+            for op in batch.drain(..) {
+                op.answer(Ok(()));
+            }
+        }
+        Err(e) => {
+            tracing::error!(error = %e, "commit failed, nothing of it was written");
+            for op in batch.drain(..) {
+                op.answer(Err(e.clone()));
+            }
+        }
+    }
+}
+
+/// Runs a batch in one transaction: its deltas if committed, none if an operation failed and all was rolled back.
+fn transaction(
+    conn: &Connection,
+    batch: &mut [Box<dyn Operation>],
+) -> Result<Option<Vec<(QueueName, [i64; 6])>>, StoreError> {
+    let run = |sql: &str| conn.prepare_cached(sql).and_then(|mut s| s.execute([])).map(drop).map_err(|e| from_sql(&e));
+    run("BEGIN IMMEDIATE")?;
+    let mut w = Writing { conn, deltas: Vec::new() };
+    let fine = batch.iter_mut().all(|op| op.run(&mut w));
+    if !fine {
+        rollback(conn);
+        return Ok(None);
+    }
+    let deltas = w.deltas;
+    if let Err(e) = run("COMMIT") {
+        rollback(conn);
+        return Err(e);
+    }
+    Ok(Some(deltas))
+}
+
+fn rollback(conn: &Connection) {
+    // SQLite has already rolled back after some errors (a full disk); then there is nothing left to do.
+    if !conn.is_autocommit()
+        && let Err(e) = conn.execute_batch("ROLLBACK")
+    {
+        tracing::error!(error = %e, "rollback failed");
+    }
+}
+
+fn apply(counts: &Mutex<Counts>, deltas: Vec<(QueueName, [i64; 6])>) {
+    if deltas.is_empty() {
+        return;
+    }
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    for (queue, delta) in deltas {
+        let of_queue = counts.entry(queue).or_default();
+        for (n, d) in of_queue.iter_mut().zip(delta) {
+            *n = n.saturating_add_signed(d);
+        }
+    }
+}
+
+/// Counts what is there when the database is opened.
+pub(super) fn count(conn: &Connection) -> Result<Counts, StoreError> {
+    let mut counts = Counts::new();
+    let sql = "SELECT queue, 1, count(*) FROM jobs INDEXED BY jobs_queued WHERE state = 1 GROUP BY queue
+               UNION ALL
+               SELECT queue, state, count(*) FROM jobs INDEXED BY jobs_timed WHERE state IN (0, 2) GROUP BY queue, state
+               UNION ALL
+               SELECT queue, 4, count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 4 GROUP BY queue";
+    let mut add = || -> Result<(), Fault> {
+        let mut statement = conn.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let queue = super::row::queue(row, 0)?;
+            let state = usize::try_from(row.get::<_, i64>(1)?).unwrap_or(usize::MAX);
+            if let Some(n) = counts.entry(queue).or_default().get_mut(state) {
+                *n = row.get::<_, i64>(2)?.try_into().unwrap_or(0);
+            }
+        }
+        Ok(())
+    };
+    add()?;
+    Ok(counts)
+}

@@ -1,0 +1,135 @@
+//! Writes how runs ended: what ends while a write is under way goes together in the next one.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use super::{Shared, meter::Handles};
+use crate::{
+    base::{backoff::Backoff, failpoint},
+    jobs::{
+        context::JobContext,
+        model::{Attempt, AttemptOutcome, Job},
+        state::{State, Verdict},
+        store::{Finish, Finished},
+    },
+};
+
+/// Between attempts to write an end. A result is not thrown away because the store is restarting.
+const RETRY: Backoff = Backoff { base_ms: 50, cap_ms: 2_000 };
+/// Most ends in one write.
+const BATCH: usize = 512;
+
+/// A run that ended; nothing is written for one whose job was taken away (`end` is none).
+pub(super) struct Ended {
+    pub(super) job: Job,
+    pub(super) end: Option<(Verdict, Attempt)>,
+    pub(super) context: JobContext,
+    pub(super) tag: u64,
+    pub(super) generation: u64,
+    pub(super) handles: Arc<Handles>,
+}
+
+/// A run that is over for the store, too: its delivery can be settled and its slot is free.
+pub(super) struct Settled {
+    pub(super) tag: u64,
+    pub(super) generation: u64,
+    /// The job is queued again: its wake-up must not be lost.
+    pub(super) give_back: bool,
+}
+
+/// Runs until every sender of ends is gone.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut ended: UnboundedReceiver<Ended>,
+    settled: UnboundedSender<Vec<Settled>>,
+) {
+    let mut batch = Vec::new();
+    while ended.recv_many(&mut batch, BATCH).await > 0 {
+        note_progress(&shared, &batch).await;
+        let ends = std::mem::take(&mut batch);
+        let finishes: Vec<Finish> = ends
+            .iter()
+            .filter_map(|e| {
+                let (verdict, attempt) = e.end.clone()?;
+                Some(Finish { id: e.job.id, fence: e.job.fence, verdict, attempt })
+            })
+            .collect();
+        let mut written = write(&shared, finishes).await.into_iter();
+        failpoint::hit("worker.after_finish");
+        let mut out = Vec::with_capacity(ends.len());
+        {
+            let mut running = shared.running.lock();
+            for e in &ends {
+                // A successor of a lost run may already be in the table under the same job.
+                if running.get(&e.job.id).is_some_and(|r| r.fence == e.job.fence) {
+                    running.remove(&e.job.id);
+                }
+            }
+        }
+        for e in ends {
+            let result = if e.end.is_some() { written.next() } else { None };
+            let give_back = settle(&shared, &e, result);
+            out.push(Settled { tag: e.tag, generation: e.generation, give_back });
+        }
+        // A closed channel means that the worker has stopped waiting for these.
+        drop(settled.send(out));
+    }
+}
+
+/// The last progress of runs that ended without a result is worth keeping.
+async fn note_progress(shared: &Shared, batch: &[Ended]) {
+    let notes: Vec<_> =
+        batch.iter().filter_map(|e| Some((e.job.id, e.job.fence, e.context.take_progress()?))).collect();
+    if !notes.is_empty()
+        && let Err(e) = shared.deps.store.progress(notes).await
+    {
+        tracing::warn!(error = %e, "progress not stored");
+    }
+}
+
+async fn write(shared: &Shared, finishes: Vec<Finish>) -> Vec<Finished> {
+    if finishes.is_empty() {
+        return Vec::new();
+    }
+    let mut failures = 0;
+    loop {
+        match shared.deps.store.finish(finishes.clone()).await {
+            Ok(written) => return written,
+            Err(e) => {
+                let pause = RETRY.delay(failures).max(std::time::Duration::from_millis(10));
+                tracing::error!(error = %e, jobs = finishes.len(), retry_in_ms = pause.as_millis() as u64, "ends of jobs not stored, trying again");
+                failures = failures.saturating_add(1);
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// Counts and logs one end; answers whether the wake-up must go back to the broker.
+fn settle(shared: &Shared, e: &Ended, written: Option<Finished>) -> bool {
+    let job = &e.job;
+    let (Some((verdict, attempt)), Some(Finished::Now(state))) = (&e.end, written) else {
+        shared.meter.lost();
+        tracing::warn!(job = %job.id, kind = %job.kind, run = job.fence, code = "lease_lost", "job was taken from this worker, its outcome is not written");
+        return false;
+    };
+    let ran = attempt.finished_at.since(attempt.started_at);
+    shared.meter.ended(&e.handles, verdict, attempt.outcome, ran.as_secs_f64());
+    let ms = ran.as_millis() as u64;
+    let error = attempt.error.as_ref().map(|e| e.message.as_str());
+    match (state, attempt.retry_at) {
+        (State::Scheduled, Some(at)) => {
+            let delay_ms = at.since(attempt.finished_at).as_millis() as u64;
+            tracing::warn!(job = %job.id, kind = %job.kind, attempt = job.attempt(), outcome = attempt.outcome.as_str(), error, ms, delay_ms, "job will run again");
+        }
+        (State::Failed, _) => {
+            tracing::error!(job = %job.id, kind = %job.kind, attempt = job.attempt(), outcome = attempt.outcome.as_str(), error, ms, "job failed for good, it is a dead letter now");
+        }
+        _ => {
+            tracing::info!(job = %job.id, kind = %job.kind, attempt = job.attempt(), state = state.as_str(), ms, "job finished");
+        }
+    }
+    debug_assert!(attempt.outcome != AttemptOutcome::Succeeded || state == State::Succeeded, "a success is final");
+    state == State::Queued
+}

@@ -1,0 +1,135 @@
+//! The worker role: takes deliveries for free slots, claims the jobs, runs their handlers, writes how they ended.
+//!
+//! ```text
+//!  broker ─▶ dispatch ──claim──▶ run (a task per job) ──▶ finish ──▶ dispatch (acknowledge, free the slot)
+//!               ▲ control: pause, cancel, ping      lease: renew, cancel, progress     report: heartbeat
+//! ```
+//! Nothing is taken without a free slot, so no worker hoards what another could start.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    base::{
+        clock::Clock,
+        id::{QueueName, WorkerId},
+        shutdown::Shutdown,
+    },
+    broker::Broker,
+    jobs::{
+        registry::Registry,
+        store::{FleetStore, JobStore},
+    },
+};
+
+mod dispatch;
+mod finish;
+mod lease;
+mod meter;
+mod report;
+mod run;
+mod running;
+mod slots;
+
+use running::{Running, StopReason};
+
+/// What a worker needs from the rest of the process.
+#[derive(Clone)]
+pub struct Deps {
+    /// Jobs.
+    pub store: Arc<dyn JobStore>,
+    /// Queues and workers.
+    pub fleet: Arc<dyn FleetStore>,
+    /// Wake-ups and broadcasts.
+    pub broker: Arc<dyn Broker>,
+    /// What it can run.
+    pub registry: Arc<Registry>,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Queues with their weights, in order.
+    pub queues: Vec<(QueueName, u32)>,
+    /// Take from the queues strictly in order instead of by weight.
+    pub strict: bool,
+    /// Jobs at once.
+    pub slots: usize,
+    /// Stop after so many jobs; 0 for no limit.
+    pub max_jobs: u64,
+    /// How long running jobs may go on after the worker was asked to stop.
+    pub shutdown_grace: Duration,
+    /// How long a claim lasts without renewal.
+    pub lease: Duration,
+    /// How often claims are renewed.
+    pub renew_every: Duration,
+    /// How often the worker reports itself.
+    pub heartbeat: Duration,
+    /// Largest result in bytes.
+    pub max_result: usize,
+}
+
+/// How long a handler that was told to stop may take before its future is dropped.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long a worker that stops waits for handlers it has told to stop.
+const ABORT_GRACE: Duration = Duration::from_secs(5);
+
+/// What the worker's tasks share.
+pub(crate) struct Shared {
+    pub(crate) id: WorkerId,
+    pub(crate) deps: Deps,
+    pub(crate) options: Options,
+    pub(crate) running: Running,
+    pub(crate) meter: meter::Meter,
+    pub(crate) paused: std::sync::Mutex<std::collections::HashSet<QueueName>>,
+    pub(crate) paused_changed: tokio::sync::Notify,
+    pub(crate) draining: std::sync::atomic::AtomicBool,
+}
+
+/// Runs a worker until it is told to stop or has done its `max_jobs`; returns when its last job has ended or was given
+/// back.
+pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
+    let id = WorkerId(deps.clock.new_uuid());
+    let meter = meter::Meter::new(deps.clock.clone(), options.slots);
+    let shared = Arc::new(Shared {
+        id,
+        deps,
+        options,
+        running: Running::default(),
+        meter,
+        paused: std::sync::Mutex::default(),
+        paused_changed: tokio::sync::Notify::new(),
+        draining: std::sync::atomic::AtomicBool::new(false),
+    });
+    let queues: Vec<String> = shared.options.queues.iter().map(|(q, w)| format!("{q}:{w}")).collect();
+    tracing::info!(worker = %id, slots = shared.options.slots, queues = queues.join(","), "worker started");
+
+    let stop_side = tokio_util::sync::CancellationToken::new();
+    let side = [
+        tokio::spawn(lease::renew(Arc::clone(&shared), stop_side.clone())),
+        tokio::spawn(lease::progress(Arc::clone(&shared), stop_side.clone())),
+        tokio::spawn(report::heartbeat(Arc::clone(&shared), stop_side.clone())),
+        tokio::spawn(report::control(Arc::clone(&shared), stop_side.clone())),
+    ];
+    let (ended_tx, ended_rx) = mpsc::unbounded_channel();
+    let (settled_tx, settled_rx) = mpsc::unbounded_channel();
+    let finisher = tokio::spawn(finish::run(Arc::clone(&shared), ended_rx, settled_tx));
+    dispatch::run(&shared, ended_tx, settled_rx, &shutdown).await;
+    // The finisher ends when every run has reported; what still runs then was given back above.
+    if let Err(e) = finisher.await {
+        tracing::error!(error = %e, "the finisher ended badly");
+    }
+    stop_side.cancel();
+    for task in side {
+        if let Err(e) = task.await {
+            tracing::error!(error = %e, "a worker task ended badly");
+        }
+    }
+    if let Err(e) = shared.deps.fleet.forget(id).await {
+        tracing::warn!(error = %e, "could not sign off, the worker will be shown as lost for a while");
+    }
+    tracing::info!(worker = %id, jobs = shared.meter.totals().started, "worker stopped");
+}

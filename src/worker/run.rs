@@ -1,0 +1,132 @@
+//! One run of one job: its handler under a time-out, deaf neither to a cancel nor to its own panic.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    STOP_GRACE, Shared, StopReason,
+    finish::Ended,
+    meter::Handles,
+    running::{Run, Stop},
+};
+use crate::jobs::{
+    context::JobContext,
+    kind::Outcome,
+    model::{Job, JobError},
+    state::{RunEnd, judge},
+};
+
+/// Where a run came from, to be handed back with its end.
+pub(super) struct Origin {
+    pub(super) tag: u64,
+    pub(super) generation: u64,
+    pub(super) handles: Arc<Handles>,
+}
+
+/// Starts a claimed job; its end goes to `ended`.
+pub(super) fn start(shared: &Arc<Shared>, job: Job, origin: Origin, ended: UnboundedSender<Ended>) {
+    let stop = Stop::default();
+    let context = JobContext::new(&job, shared.id, stop.token());
+    let run = Run {
+        fence: job.fence,
+        kind: job.kind.clone(),
+        queue: job.queue.clone(),
+        started_at: job.started_at.unwrap_or_else(|| shared.deps.clock.now()),
+        context: context.clone(),
+        stop: stop.clone(),
+    };
+    shared.running.lock().insert(job.id, run);
+    tracing::info!(
+        job = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt(), run = job.fence,
+        request_id = job.spec.correlation_id.as_deref().unwrap_or("-"), "job started"
+    );
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let end = supervise(&shared, &job, &context, &stop).await;
+        crate::base::failpoint::hit("worker.after_run");
+        let end = match end {
+            Some(end) => Some(judge(&job, end, shared.deps.clock.now())),
+            None => None,
+        };
+        // A closed channel means that the worker is gone, and with it whoever could write this.
+        drop(ended.send(Ended {
+            job,
+            end,
+            context,
+            tag: origin.tag,
+            generation: origin.generation,
+            handles: origin.handles,
+        }));
+    });
+}
+
+/// Runs the handler to its end; none if the job was taken from this worker.
+async fn supervise(shared: &Shared, job: &Job, context: &JobContext, stop: &Stop) -> Option<RunEnd> {
+    let Some(kind) = shared.deps.registry.get(job.kind.as_str()) else {
+        let message = format!("this worker knows no job kind `{}`", job.kind);
+        return Some(RunEnd::Error(JobError::new("unknown_kind", message)));
+    };
+    let handler = Arc::clone(&kind.handler);
+    let mut run =
+        Box::pin(AssertUnwindSafe(async { handler.run(context.clone(), &job.spec.payload).await }).catch_unwind());
+    let timeout = async {
+        tokio::time::sleep(job.spec.timeout()).await;
+        stop.because(StopReason::TimedOut);
+    };
+    let stopped = stop.token();
+    let outcome = tokio::select! {
+        biased;
+        outcome = &mut run => Some(outcome),
+        () = stopped.cancelled() => None,
+        () = timeout => None,
+    };
+    let outcome = match outcome {
+        Some(o) => Some(o),
+        // Told to stop: it may end by itself for a while, then its future is dropped.
+        None => tokio::time::timeout(STOP_GRACE, &mut run).await.ok(),
+    };
+    drop(run);
+    // A thread cannot be dropped. Until it ends, the run has not ended, and the job must not run elsewhere.
+    if context.threads_ended().now_or_never().is_none() {
+        tracing::warn!(job = %job.id, kind = %job.kind, "handler was told to stop and its thread still runs: it should ask is_cancelled()");
+        context.threads_ended().await;
+    }
+    end_of(outcome, stop.reason(), shared.options.max_result)
+}
+
+type Caught = Result<Outcome, Box<dyn std::any::Any + Send>>;
+
+fn end_of(outcome: Option<Caught>, reason: Option<StopReason>, max_result: usize) -> Option<RunEnd> {
+    if reason == Some(StopReason::LeaseLost) {
+        return None;
+    }
+    // A handler that got done all the same has done its work, whatever it was told.
+    if let Some(Ok(Outcome::Done(result))) = outcome {
+        let size = result.as_ref().map_or(0, |r| r.get().len());
+        if size > max_result {
+            let message = format!("the result is {size} bytes, the limit (jobs.max_result) is {max_result}");
+            return Some(RunEnd::Permanent(JobError::new("result_too_large", message)));
+        }
+        return Some(RunEnd::Done(result));
+    }
+    Some(match (reason, outcome) {
+        (Some(StopReason::Cancel), _) => RunEnd::Cancelled,
+        (Some(StopReason::TimedOut), _) => RunEnd::TimedOut,
+        (Some(StopReason::Abort), _) => RunEnd::Released,
+        (_, Some(Ok(Outcome::Retry(e)))) => RunEnd::Error(e),
+        (_, Some(Ok(Outcome::Fail(e)))) => RunEnd::Permanent(e),
+        (_, Some(Ok(Outcome::Snooze(d)))) => RunEnd::Snooze(d.max(Duration::from_millis(1))),
+        (_, Some(Ok(Outcome::Cancel))) => RunEnd::Cancelled,
+        (_, Some(Ok(Outcome::Done(result)))) => RunEnd::Done(result),
+        (_, Some(Err(panic))) => RunEnd::Panicked(panic_message(panic.as_ref())),
+        // Dropped without a reason cannot happen; calling it a release spends nothing.
+        (_, None) => RunEnd::Released,
+    })
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the handler panicked: {}", text.unwrap_or("no message"))
+}
