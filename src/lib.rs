@@ -12,7 +12,7 @@
 //! | 5 | [`jobs`] |
 //! | 6 | [`items`] |
 //! | 9 | [`store`], [`kinds`] |
-//! | 10 | [`worker`], [`scheduler`] |
+//! | 10 | [`http`], [`worker`], [`scheduler`] |
 //! | 11 | [`app`] |
 //! | 12 | [`cli`] |
 pub mod app;
@@ -20,6 +20,7 @@ pub mod base;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod items;
 pub mod jobs;
 pub mod kinds;

@@ -1,0 +1,98 @@
+//! HTTP: turns requests into calls of the services and their answers into JSON.
+//!
+//! The room sees services and ports, never an adapter. [`app`] builds the same application for the server and for
+//! tests; what it serves is in `routes`, what every route shares is in the files beside it.
+
+use std::{
+    future::{Ready, ready},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use actix_web::{
+    App, Error, HttpResponse,
+    body::BoxBody,
+    dev::{ServiceFactory, ServiceRequest, ServiceResponse},
+    web,
+};
+
+use crate::{
+    base::{clock::Clock, probe::Probe},
+    items::Items,
+};
+
+mod context;
+mod endpoint;
+mod extract;
+mod limits;
+mod middleware;
+mod openapi;
+mod problem;
+mod query;
+mod request_id;
+mod response;
+mod routes;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+pub use context::RequestContext;
+pub use extract::{Json, PathParam, Query, RequestBody};
+pub use limits::HttpLimits;
+pub use openapi::document;
+pub use problem::{Problem, ProblemType};
+pub use request_id::RequestId;
+pub use serve::{ServeOptions, listen, serve};
+
+/// Writes the metrics of the process in the Prometheus text format.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Which requests get a line in the log. Failures of the server are logged with their cause in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestLog {
+    /// None.
+    Off,
+    /// Those answered with a 5xx status.
+    #[default]
+    Errors,
+    /// All.
+    All,
+}
+
+/// Everything the routes need: services, and what they tell about the process.
+pub struct HttpState {
+    /// The items service.
+    pub items: Arc<Items>,
+    /// The backends in use, for `/health`.
+    pub probes: Vec<Arc<dyn Probe>>,
+    /// Whether the process may take traffic, for `/health/ready`.
+    pub ready: Arc<AtomicBool>,
+    /// The program's version.
+    pub version: &'static str,
+    /// Limits on requests.
+    pub limits: HttpLimits,
+    /// The text behind `/metrics`.
+    pub metrics: MetricsText,
+    /// Which requests are logged.
+    pub request_log: RequestLog,
+    /// The time, for answers that tell it.
+    pub clock: Clock,
+}
+
+/// The application over `state`: every route, the answers to unknown paths, and the middleware.
+#[must_use]
+pub fn app(
+    state: &Arc<HttpState>,
+) -> App<
+    impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
+    + use<>,
+> {
+    App::new()
+        .app_data(web::Data::from(Arc::clone(state)))
+        .configure(routes::register)
+        .default_service(web::to(unknown_path))
+        .wrap(middleware::Observe(state.request_log))
+}
+
+fn unknown_path() -> Ready<Result<HttpResponse, Problem>> {
+    ready(Err(Problem::new(ProblemType::NotFound, "there is nothing at this path")))
+}

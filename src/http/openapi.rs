@@ -1,0 +1,150 @@
+//! The OpenAPI document: collected from the handlers, then completed with what every operation has in common.
+//!
+//! Handlers describe their good answers; which problems an operation can answer follows from its shape (a body, a path
+//! parameter, a query), so it is derived here and cannot be forgotten there.
+
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+use crate::http::{
+    problem::{FieldProblem, ProblemBody, ProblemType},
+    routes::{docs, health, items, metrics},
+};
+
+/// Canonical paths and the older ones that are served by the same handlers.
+const ALIASES: [(&str, &str); 1] = [("/api/v1/items", "/api/items")];
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "app", description = "Items, durable background jobs, and what happens to them."),
+    paths(
+        items::create,
+        items::list,
+        items::read,
+        items::patch,
+        items::replace,
+        items::remove,
+        health::about,
+        health::health,
+        health::liveness,
+        health::readiness,
+        metrics::read,
+        docs::read_document,
+    ),
+    components(schemas(ProblemBody<'_>, FieldProblem<'_>)),
+    tags(
+        (name = "items", description = "Small named records with free metadata"),
+        (name = "service", description = "The service itself"),
+    )
+)]
+struct Api;
+
+/// The document as JSON.
+#[must_use]
+pub fn document() -> Value {
+    // The derived type always serialises.
+    let mut document = serde_json::to_value(Api::openapi()).unwrap_or_default();
+    let schemas = document.pointer("/components/schemas").cloned().unwrap_or_default();
+    for_each_operation(&mut document, |path, operation| {
+        let derived = possible_problems(path, operation);
+        if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+            for problem in derived {
+                let description = json!({ "description": problem.title() });
+                responses.entry(problem.status().as_str()).or_insert(description);
+            }
+            complete_problems(responses, path);
+        }
+        add_examples(operation, &schemas);
+    });
+    add_aliases(&mut document);
+    document
+}
+
+fn for_each_operation(document: &mut Value, mut change: impl FnMut(&str, &mut Map<String, Value>)) {
+    let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return };
+    for (path, item) in paths {
+        for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
+            change(path, operation);
+        }
+    }
+}
+
+fn possible_problems(path: &str, operation: &Map<String, Value>) -> Vec<ProblemType> {
+    let has = |place: &str| {
+        let parameters = operation.get("parameters").and_then(Value::as_array);
+        parameters.is_some_and(|all| all.iter().any(|p| p.get("in").and_then(Value::as_str) == Some(place)))
+    };
+    let body = operation.contains_key("requestBody");
+    let mut problems = Vec::new();
+    if body || has("query") {
+        problems.push(ProblemType::InvalidRequest);
+    }
+    if has("path") {
+        problems.push(ProblemType::NotFound);
+    }
+    if body {
+        problems.extend([ProblemType::PayloadTooLarge, ProblemType::UnsupportedMediaType]);
+    }
+    // Whatever is under /api asks a store.
+    if path.starts_with("/api/") {
+        problems.extend([ProblemType::Internal, ProblemType::Unavailable]);
+    }
+    problems
+}
+
+/// Gives each error answer that says nothing else about its body the problem document, with an example.
+fn complete_problems(responses: &mut Map<String, Value>, path: &str) {
+    for problem in ProblemType::ALL {
+        let status = problem.status();
+        let response = responses.get_mut(status.as_str()).and_then(Value::as_object_mut);
+        let Some(response) = response.filter(|r| !r.contains_key("content")) else { continue };
+        let example = json!({
+            "type": problem.uri(), "title": problem.title(), "status": status.as_u16(), "detail": problem.title(),
+            "instance": path, "request_id": "0192f0c1-2345-7abc-8def-0123456789ab", "errors": [],
+        });
+        let media = json!({ "schema": { "$ref": "#/components/schemas/Problem" }, "example": example });
+        response.insert("content".to_owned(), json!({ "application/problem+json": media }));
+        if problem == ProblemType::Unavailable {
+            let seconds = json!({ "description": "Seconds to wait", "schema": { "type": "integer" } });
+            response.insert("headers".to_owned(), json!({ "Retry-After": seconds }));
+        }
+    }
+}
+
+/// Gives each body the example of its schema if it has none of its own.
+fn add_examples(operation: &mut Map<String, Value>, schemas: &Value) {
+    let (mut request, mut responses) = (None, None);
+    for (key, value) in operation.iter_mut() {
+        match key.as_str() {
+            "requestBody" => request = value.get_mut("content"),
+            "responses" => responses = value.as_object_mut(),
+            _ => {}
+        }
+    }
+    let answers = responses.into_iter().flat_map(Map::values_mut).filter_map(|r| r.get_mut("content"));
+    for media in request.into_iter().chain(answers).filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
+        let name = media.pointer("/schema/$ref").and_then(Value::as_str).and_then(|r| r.rsplit('/').next());
+        let example = name.and_then(|name| schemas.get(name)?.get("example")).cloned();
+        if let (Some(media), Some(example)) = (media.as_object_mut(), example) {
+            media.entry("example").or_insert(example);
+        }
+    }
+}
+
+/// Documents the older paths as what they are: the same operations under another name.
+fn add_aliases(document: &mut Value) {
+    let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return };
+    let mut older = Vec::new();
+    for (canonical, alias) in ALIASES {
+        for (path, item) in paths.iter().filter(|(path, _)| path.starts_with(canonical)) {
+            let mut item = item.clone();
+            for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
+                if let Some(Value::String(id)) = operation.get_mut("operationId") {
+                    id.push_str("_at_older_path");
+                }
+            }
+            older.push((path.replacen(canonical, alias, 1), item));
+        }
+    }
+    paths.extend(older);
+}

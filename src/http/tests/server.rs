@@ -1,0 +1,88 @@
+//! The real server on a real socket: binding, HEAD on the wire, draining.
+
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::{
+    base::shutdown::Shutdown,
+    http::{ServeOptions, listen, serve},
+};
+
+fn started() -> (SocketAddr, Shutdown, JoinHandle<std::io::Result<()>>) {
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let shutdown = Shutdown::new();
+    let options = ServeOptions { workers: NonZeroUsize::MIN, shutdown_timeout: Duration::from_secs(5) };
+    let state = Arc::new(state_over(Arc::new(FakeStore::default())));
+    (addr, shutdown.clone(), tokio::spawn(serve(state, listener, options, shutdown)))
+}
+
+async fn exchange(addr: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_gives_a_sentence() {
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let sentence = listen(addr).unwrap_err();
+    assert!(sentence.starts_with(&format!("{addr} is already in use")), "{sentence}");
+    let sentence = listen("192.0.2.1:80".parse().unwrap()).unwrap_err();
+    assert!(sentence.contains("not an address of this host") || sentence.contains("permission"), "{sentence}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_has_the_length_of_get_and_no_body() {
+    let (addr, shutdown, server) = started();
+    let ask = |method| format!("{method} /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let (get, head) = (exchange(addr, &ask("GET")).await, exchange(addr, &ask("HEAD")).await);
+    assert!(get.ends_with("\r\n\r\n{\"status\":\"live\"}") && get.contains("content-length: 17"), "{get}");
+    assert!(head.ends_with("\r\n\r\n") && head.contains("content-length: 17"), "{head}");
+    shutdown.drain.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_over_its_limit_is_refused_before_it_is_sent() {
+    let (addr, shutdown, server) = started();
+    let head = "POST /api/items HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    let answer = exchange(addr, &format!("{head}Content-Length: 999999999999\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let chunk = format!("{:x}\r\n{}\r\n", LIMITS.max_body + 1, " ".repeat(LIMITS.max_body + 1));
+    let answer = exchange(addr, &format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    shutdown.drain.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_lets_a_request_under_way_finish_and_takes_no_more() {
+    let (addr, shutdown, server) = started();
+    let mut slow = TcpStream::connect(addr).await.unwrap();
+    let body = r#"{"name":"x"}"#;
+    let head = "POST /api/items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n";
+    slow.write_all(format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes()).await.unwrap();
+    let mut start = [0; 64];
+    // The interim answer proves that the request is under way.
+    let n = slow.read(&mut start).await.unwrap();
+    assert!(start[..n].starts_with(b"HTTP/1.1 100"), "{:?}", String::from_utf8_lossy(&start[..n]));
+    shutdown.drain.cancel();
+    while TcpStream::connect(addr).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    slow.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("HTTP/1.1 201"), "{answer}");
+    tokio::time::timeout(Duration::from_secs(5), server).await.unwrap().unwrap().unwrap();
+}
