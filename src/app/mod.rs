@@ -6,7 +6,7 @@ mod build;
 mod roles;
 
 pub use build::{App, build};
-pub use roles::{migrate, openapi_json, run, run_all};
+pub use roles::{migrate, openapi_json, run, run_until};
 
 /// Why the program ended other than in good order. The text is one sentence for whoever started it.
 #[derive(Debug, thiserror::Error)]

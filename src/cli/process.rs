@@ -159,7 +159,7 @@ pub(super) fn run_role(
 /// Brings the store to the newest schema.
 pub(super) fn run_migrate(global: &GlobalArgs, flags: &[&dyn Overrides]) -> Result<(), Failure> {
     let config = load(global, flags, None)?;
-    block_on(&config.clone(), app::migrate(config))
+    block_on(&config, async { app::migrate(&config) })
 }
 
 /// Checks or shows the configuration.

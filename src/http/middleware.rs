@@ -82,7 +82,7 @@ where
         let id = RequestId::accept_or_make(req.headers());
         let span = match self.log {
             RequestLog::Off => Span::none(),
-            RequestLog::Errors | RequestLog::All => {
+            RequestLog::Failed | RequestLog::All => {
                 let (method, path, request_id) = (req.method().as_str(), req.path(), id.as_str());
                 tracing::info_span!("request", method, path, request_id)
             }
@@ -159,7 +159,7 @@ impl<F> Observed<F> {
         self.meters.borrow_mut().record(route, self.method, status, took);
         let logged = match self.log {
             RequestLog::Off => false,
-            RequestLog::Errors => status >= 500,
+            RequestLog::Failed => status >= 400,
             RequestLog::All => true,
         };
         if logged {

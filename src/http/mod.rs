@@ -18,6 +18,7 @@ use actix_web::{
 use crate::{
     base::{clock::Clock, probe::Probe},
     items::Items,
+    jobs::service::Jobs,
 };
 
 mod context;
@@ -51,9 +52,9 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 pub enum RequestLog {
     /// None.
     Off,
-    /// Those answered with a 5xx status.
+    /// Those answered with 400 or more.
     #[default]
-    Errors,
+    Failed,
     /// All.
     All,
 }
@@ -62,6 +63,8 @@ pub enum RequestLog {
 pub struct HttpState {
     /// The items service.
     pub items: Arc<Items>,
+    /// The job queue.
+    pub jobs: Arc<Jobs>,
     /// The backends in use, for `/health`.
     pub probes: Vec<Arc<dyn Probe>>,
     /// Whether the process may take traffic, for `/health/ready`.

@@ -27,6 +27,8 @@ pub struct ServeOptions {
     pub workers: NonZeroUsize,
     /// How long requests under way may take to finish when the server stops.
     pub shutdown_timeout: Duration,
+    /// How long an idle connection stays open.
+    pub keep_alive: Duration,
 }
 
 /// Binds `addr`; port 0 takes a free one. Must be called within a Tokio runtime.
@@ -73,6 +75,7 @@ pub async fn serve(
     let ready = Arc::clone(&state.ready);
     let mut server = HttpServer::new(move || app(&state))
         .workers(options.workers.get())
+        .keep_alive(options.keep_alive)
         .shutdown_timeout(options.shutdown_timeout.as_secs())
         .disable_signals()
         .listen(listener)?

@@ -248,7 +248,7 @@ impl Dispatch<'_> {
             self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner).extend(paused);
         }
         if generation == self.generation {
-            self.acknowledge(consumer, &gone, &back).await;
+            acknowledge(consumer, &gone, &back).await;
         }
         failure.map_or(Ok(()), Err)
     }
@@ -262,21 +262,22 @@ impl Dispatch<'_> {
                 if s.give_back { back.push(s.tag) } else { done.push(s.tag) }
             }
         }
-        self.acknowledge(consumer, &done, &back).await;
+        acknowledge(consumer, &done, &back).await;
     }
+}
 
-    async fn acknowledge(&self, consumer: Option<&mut Box<dyn Consumer>>, done: &[u64], back: &[u64]) {
-        let Some(c) = consumer else { return };
-        let mut result = Ok(());
-        if !done.is_empty() {
-            result = c.ack(done).await;
-        }
-        if !back.is_empty() && result.is_ok() {
-            result = c.give_back(back).await;
-        }
-        if let Err(e) = result {
-            // The wake-ups will come again and find nothing to claim.
-            tracing::warn!(error = %e, "deliveries not acknowledged");
-        }
+/// Settles deliveries.
+async fn acknowledge(consumer: Option<&mut Box<dyn Consumer>>, done: &[u64], back: &[u64]) {
+    let Some(c) = consumer else { return };
+    let mut result = Ok(());
+    if !done.is_empty() {
+        result = c.ack(done).await;
+    }
+    if !back.is_empty() && result.is_ok() {
+        result = c.give_back(back).await;
+    }
+    if let Err(e) = result {
+        // The wake-ups will come again and find nothing to claim.
+        tracing::warn!(error = %e, "deliveries not acknowledged");
     }
 }

@@ -1,6 +1,10 @@
 //! One run of one job: its handler under a time-out, deaf neither to a cancel nor to its own panic.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc::UnboundedSender;
