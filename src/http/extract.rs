@@ -47,13 +47,7 @@ impl<T: RequestBody> FromRequest for Json<T> {
     type Future = ReadJson<T>;
 
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> ReadJson<T> {
-        // `HttpState` is always there: `http::app` puts it in. Without it nothing may be read at all.
-        let limit = req.app_data::<web::Data<HttpState>>().map_or(0, |state| T::limit(&state.limits));
-        let refused = media_type_fault(req).or_else(|| {
-            let length = req.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
-            (length > limit as u64).then(|| Problem::too_large(limit))
-        });
-        ReadJson { payload: payload.take(), body: Bytes::new(), more: BytesMut::new(), limit, refused, of: PhantomData }
+        ReadJson { body: ReadBody::start::<T>(req, payload), of: PhantomData }
     }
 }
 
@@ -71,15 +65,9 @@ fn unsupported(detail: impl Into<String>) -> Problem {
     Problem::new(ProblemType::UnsupportedMediaType, detail)
 }
 
-/// Reads a body up to its limit, then parses it.
+/// Reads a body, then parses it.
 pub struct ReadJson<T> {
-    payload: Payload,
-    /// The first chunk: nearly always the whole body, and then never copied.
-    body: Bytes,
-    /// First and later chunks together, if there are later ones.
-    more: BytesMut,
-    limit: usize,
-    refused: Option<Problem>,
+    body: ReadBody,
     of: PhantomData<fn() -> T>,
 }
 
@@ -87,29 +75,56 @@ impl<T: RequestBody> Future for ReadJson<T> {
     type Output = Result<Json<T>, Problem>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        if let Some(problem) = this.refused.take() {
+        let body = ready!(self.get_mut().body.poll_body(cx));
+        Poll::Ready(body.and_then(|bytes| parse(&bytes).map(Json).map_err(|fault| Problem::invalid(vec![fault]))))
+    }
+}
+
+/// Reads the bytes of a JSON body up to its limit.
+pub(crate) struct ReadBody {
+    payload: Payload,
+    /// The first chunk: nearly always the whole body, and then never copied.
+    body: Bytes,
+    /// First and later chunks together, if there are later ones.
+    more: BytesMut,
+    limit: usize,
+    refused: Option<Problem>,
+}
+
+impl ReadBody {
+    /// Begins to read the body of `req`, or refuses it for what its headers say.
+    pub(crate) fn start<T: RequestBody>(req: &HttpRequest, payload: &mut Payload) -> Self {
+        // `HttpState` is always there: `http::app` puts it in. Without it nothing may be read at all.
+        let limit = req.app_data::<web::Data<HttpState>>().map_or(0, |state| T::limit(&state.limits));
+        let refused = media_type_fault(req).or_else(|| {
+            let length = req.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
+            (length > limit as u64).then(|| Problem::too_large(limit))
+        });
+        Self { payload: payload.take(), body: Bytes::new(), more: BytesMut::new(), limit, refused }
+    }
+
+    /// Gives the whole body once it is there.
+    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Problem>> {
+        if let Some(problem) = self.refused.take() {
             return Poll::Ready(Err(problem));
         }
         loop {
-            match ready!(Pin::new(&mut this.payload).poll_next(cx)) {
-                None => {
-                    let body: &[u8] = if this.more.is_empty() { &this.body } else { &this.more };
-                    return Poll::Ready(parse(body).map(Json).map_err(|fault| Problem::invalid(vec![fault])));
-                }
-                Some(Err(e)) => return Poll::Ready(Err(unreadable(&e, this.limit))),
+            match ready!(Pin::new(&mut self.payload).poll_next(cx)) {
+                None if self.more.is_empty() => return Poll::Ready(Ok(std::mem::take(&mut self.body))),
+                None => return Poll::Ready(Ok(std::mem::take(&mut self.more).freeze())),
+                Some(Err(e)) => return Poll::Ready(Err(unreadable(&e, self.limit))),
                 Some(Ok(chunk)) => {
-                    if this.body.len().max(this.more.len()).saturating_add(chunk.len()) > this.limit {
-                        return Poll::Ready(Err(Problem::too_large(this.limit)));
+                    if self.body.len().max(self.more.len()).saturating_add(chunk.len()) > self.limit {
+                        return Poll::Ready(Err(Problem::too_large(self.limit)));
                     }
-                    if this.body.is_empty() && this.more.is_empty() {
-                        this.body = chunk;
+                    if self.body.is_empty() && self.more.is_empty() {
+                        self.body = chunk;
                         continue;
                     }
-                    if this.more.is_empty() {
-                        this.more.extend_from_slice(&this.body);
+                    if self.more.is_empty() {
+                        self.more.extend_from_slice(&self.body);
                     }
-                    this.more.extend_from_slice(&chunk);
+                    self.more.extend_from_slice(&chunk);
                 }
             }
         }
@@ -156,6 +171,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         }
         d.deserialize_map(OfMap(PhantomData))
     }
+}
+
+/// Tells a field that is null from one that is absent: the former reads as `T`, the latter as the default `None`.
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
 }
 
 fn fault(path: &str, error: &serde_json::Error) -> FieldError {

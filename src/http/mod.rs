@@ -24,6 +24,8 @@ use crate::{
 mod context;
 mod endpoint;
 mod extract;
+mod idempotency;
+mod job_body;
 mod limits;
 mod middleware;
 mod openapi;
@@ -32,6 +34,7 @@ mod query;
 mod request_id;
 mod response;
 mod routes;
+mod seconds;
 mod serve;
 #[cfg(test)]
 mod tests;

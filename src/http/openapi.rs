@@ -8,7 +8,7 @@ use utoipa::OpenApi;
 
 use crate::http::{
     problem::{FieldProblem, ProblemBody, ProblemType},
-    routes::{docs, health, items, metrics},
+    routes::{asynctasks, dead_letters, docs, health, items, jobs, kinds, metrics, queues, submit, workers},
 };
 
 /// Canonical paths and the older ones that are served by the same handlers.
@@ -24,6 +24,25 @@ const ALIASES: [(&str, &str); 1] = [("/api/v1/items", "/api/items")];
         items::patch,
         items::replace,
         items::remove,
+        submit::submit,
+        submit::submit_bulk,
+        jobs::list,
+        jobs::read,
+        jobs::cancel,
+        jobs::retry,
+        kinds::list,
+        queues::list,
+        queues::read,
+        queues::pause,
+        queues::resume,
+        queues::purge,
+        workers::list,
+        workers::ping,
+        dead_letters::list,
+        dead_letters::replay,
+        dead_letters::discard,
+        asynctasks::process,
+        asynctasks::status,
         health::about,
         health::health,
         health::liveness,
@@ -34,6 +53,11 @@ const ALIASES: [(&str, &str); 1] = [("/api/v1/items", "/api/items")];
     components(schemas(ProblemBody<'_>, FieldProblem<'_>)),
     tags(
         (name = "items", description = "Small named records with free metadata"),
+        (name = "jobs", description = "Durable background jobs"),
+        (name = "queues", description = "Where jobs wait"),
+        (name = "workers", description = "Who runs jobs"),
+        (name = "dead letters", description = "Jobs that failed for good"),
+        (name = "async", description = "Background processing at the older paths, in Celery's words"),
         (name = "service", description = "The service itself"),
     )
 )]

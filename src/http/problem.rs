@@ -22,10 +22,11 @@ use crate::{
     },
     http::request_id::RequestId,
     items::ItemError,
+    jobs::error::JobsError,
 };
 
 /// After how many seconds a client should try again when a backend is away and nothing better is known.
-const RETRY_AFTER_SECONDS: u32 = 1;
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// The closed list of problem types; a type's slug is part of the contract and never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,6 +131,8 @@ struct Parts {
     detail: String,
     errors: Vec<FieldError>,
     allow: Option<String>,
+    /// After how many seconds a client should try again, where that is known.
+    retry_after: Option<u64>,
     /// What really happened, for the log; never shown to the client.
     cause: Option<String>,
     request_id: Option<RequestId>,
@@ -139,7 +142,8 @@ impl Problem {
     /// A problem with a sentence about this occurrence.
     pub fn new(kind: impl Into<ProblemType>, detail: impl Into<String>) -> Self {
         let (kind, detail) = (kind.into(), detail.into());
-        Self(Box::new(Parts { kind, detail, errors: Vec::new(), allow: None, cause: None, request_id: None }))
+        let (allow, retry_after, cause, request_id) = (None, None, None, None);
+        Self(Box::new(Parts { kind, detail, errors: Vec::new(), allow, retry_after, cause, request_id }))
     }
 
     /// 400 that names every field at fault.
@@ -245,7 +249,10 @@ impl Problem {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
         if self.0.kind == ProblemType::Unavailable {
-            response.insert_header((header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS)));
+            response.insert_header((
+                header::RETRY_AFTER,
+                HeaderValue::from(self.0.retry_after.unwrap_or(RETRY_AFTER_SECONDS)),
+            ));
         }
         // Strings and numbers always serialise; an empty body still carries the status.
         response.body(serde_json::to_vec(&body).unwrap_or_default())
@@ -283,6 +290,28 @@ impl From<ItemError> for Problem {
             ItemError::NotFound(id) => Self::not_found("id", format!("there is no item {id}")),
             ItemError::Contended(_) => Self::new(error.kind(), error.to_string()),
             ItemError::Store(e) => e.into(),
+        }
+    }
+}
+
+impl From<JobsError> for Problem {
+    fn from(error: JobsError) -> Self {
+        let (kind, text) = (error.kind(), error.to_string());
+        match error {
+            JobsError::Invalid(fields) => Self::invalid(fields),
+            JobsError::TooLarge { field, size, limit } => {
+                let message = format!("is {size} bytes, but must be at most {limit} (jobs.max_payload)");
+                Self::new(kind, text).naming(vec![FieldError::new(field, message)])
+            }
+            JobsError::NotFound(message) => Self::not_found("id", message),
+            JobsError::Conflict(_) => Self::new(kind, text),
+            JobsError::QueueFull { retry_after, .. } => {
+                let mut problem = Self::new(kind, text);
+                problem.0.retry_after = Some(retry_after.as_secs().max(1));
+                problem
+            }
+            JobsError::Store(e) => e.into(),
+            JobsError::Broker(e) => Self::hidden(e.kind(), e.to_string()),
         }
     }
 }

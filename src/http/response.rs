@@ -9,16 +9,29 @@ use actix_web::{
         header::{self, HeaderValue},
     },
 };
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     base::{
         error::Kind,
+        id::QueueName,
         page::{Page, PageRequest},
     },
-    http::problem::Problem,
+    http::{HttpLimits, problem::Problem},
 };
+
+/// The parameters of a list without filters.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageParams {
+    /// At most this many entries; 50 if not given.
+    #[param(minimum = 1, maximum = 200, example = 50)]
+    limit: Option<u32>,
+    /// Where the page starts: `meta.next_cursor` of the page before.
+    cursor: Option<String>,
+}
 
 /// Writes `body` as JSON.
 ///
@@ -27,8 +40,13 @@ use crate::{
 pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<HttpResponse, Problem> {
     let mut bytes = Vec::with_capacity(512);
     serde_json::to_writer(&mut bytes, body).map_err(|e| Problem::hidden(Kind::Internal, e.to_string()))?;
+    Ok(json_bytes(status, bytes))
+}
+
+/// Answers with JSON that is written already.
+pub(crate) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> HttpResponse {
     let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(HttpResponse::build(status).insert_header(content_type).body(bytes))
+    HttpResponse::build(status).insert_header(content_type).body(bytes)
 }
 
 /// One page of a list.
@@ -61,4 +79,38 @@ impl<T> List<T> {
         let meta = Meta { limit: request.limit, has_next: next_cursor.is_some(), next_cursor };
         Self { data: page.data.into_iter().map(shown).collect(), meta }
     }
+}
+
+/// Where a page of a list that is ordered by name ended: `c1_` and the last name.
+const NAMED_CURSOR: &str = "c1_";
+
+/// One page of a list that is read as a whole and shown in the order of its entries' names.
+///
+/// # Errors
+/// 400, naming `limit` or `cursor`.
+pub(crate) fn page_by_name<D, T>(
+    mut all: Vec<D>,
+    query: &PageParams,
+    limits: &HttpLimits,
+    name: impl Fn(&D) -> String,
+    shown: impl FnMut(D) -> T,
+) -> Result<List<T>, Problem> {
+    let limit = limits.page(query.limit, None)?.limit;
+    all.sort_by_cached_key(&name);
+    let mut rest = match &query.cursor {
+        None => all,
+        Some(cursor) => {
+            let after =
+                cursor.strip_prefix(NAMED_CURSOR).filter(|name| QueueName::new(name).is_ok()).ok_or_else(|| {
+                    let message = "is not a cursor: pass `meta.next_cursor` of the page before, unchanged";
+                    Problem::invalid_field("cursor", message)
+                })?;
+            all.into_iter().filter(|entry| name(entry).as_str() > after).collect()
+        }
+    };
+    let has_next = rest.len() > limit;
+    rest.truncate(limit);
+    let last = if has_next { rest.last() } else { None };
+    let next_cursor = last.map(|entry| format!("{NAMED_CURSOR}{}", name(entry)));
+    Ok(List { data: rest.into_iter().map(shown).collect(), meta: Meta { limit, next_cursor, has_next } })
 }

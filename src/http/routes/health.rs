@@ -47,12 +47,17 @@ pub(crate) struct About {
     links: BTreeMap<&'static str, &'static str>,
 }
 
-const LINKS: [(&str, &str); 5] = [
+const LINKS: [(&str, &str); 10] = [
     ("docs", "/docs"),
     ("openapi", "/openapi.json"),
     ("health", "/health"),
     ("metrics", "/metrics"),
     ("items", "/api/v1/items"),
+    ("jobs", "/api/v1/jobs"),
+    ("queues", "/api/v1/queues"),
+    ("workers", "/api/v1/workers"),
+    ("kinds", "/api/v1/kinds"),
+    ("dead_letters", "/api/v1/dead-letters"),
 ];
 
 /// Names the service, its version and links

@@ -8,7 +8,7 @@ use actix_web::{
     http::{StatusCode, header},
     web::{Data, ServiceConfig},
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
@@ -17,7 +17,7 @@ use crate::{
     http::{
         HttpState,
         endpoint::Endpoint,
-        extract::{Json, PathParam, Query, RequestBody},
+        extract::{Json, PathParam, Query, RequestBody, present},
         problem::Problem,
         response::{List, json},
     },
@@ -121,11 +121,6 @@ impl From<ItemPatchBody> for ItemPatch {
     fn from(ItemPatchBody { name, description, metadata }: ItemPatchBody) -> Self {
         Self { name, description, metadata }
     }
-}
-
-/// Tells a field that is null from one that is absent: the former reads as `T`, the latter as the default `None`.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(d).map(Some)
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -2,14 +2,28 @@
 
 use actix_web::web::ServiceConfig;
 
+pub(crate) mod asynctasks;
+pub(crate) mod dead_letters;
 pub(crate) mod docs;
 pub(crate) mod health;
 pub(crate) mod items;
+pub(crate) mod jobs;
+pub(crate) mod kinds;
 pub(crate) mod metrics;
+pub(crate) mod queues;
+pub(crate) mod submit;
+pub(crate) mod workers;
 
 /// Adds every route to an application.
 pub(crate) fn register(cfg: &mut ServiceConfig) {
+    submit::register(cfg);
+    jobs::register(cfg);
+    asynctasks::register(cfg);
     items::register(cfg);
+    queues::register(cfg);
+    workers::register(cfg);
+    dead_letters::register(cfg);
+    kinds::register(cfg);
     health::register(cfg);
     metrics::register(cfg);
     docs::register(cfg);

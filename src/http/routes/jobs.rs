@@ -1,0 +1,145 @@
+//! `/api/v1/jobs` once they are submitted: list, read (and wait for), cancel, run again.
+
+use actix_web::{
+    HttpResponse,
+    http::StatusCode,
+    web::{Data, ServiceConfig},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    base::{
+        clock::Timestamp,
+        id::{JobId, KindName, QueueName},
+        page::{Page, PageRequest},
+    },
+    http::{
+        HttpState,
+        endpoint::Endpoint,
+        extract::{PathParam, Query},
+        job_body::{JobBody, StateDoc},
+        problem::Problem,
+        response::{List, json},
+        seconds::Seconds,
+    },
+    jobs::{state::State, store::JobFilter},
+};
+
+pub(crate) fn register(cfg: &mut ServiceConfig) {
+    Endpoint::at("/api/v1/jobs/{id}").get(read).register(cfg);
+    Endpoint::at("/api/v1/jobs/{id}/cancel").post(cancel).register(cfg);
+    Endpoint::at("/api/v1/jobs/{id}/retry").post(retry).register(cfg);
+}
+
+/// Longest wait for a job's end in one request, in seconds.
+const WAIT_MAX: f64 = 60.0;
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// At most this many entries; 50 if not given.
+    #[param(minimum = 1, maximum = 200, example = 50)]
+    limit: Option<u32>,
+    /// Where the page starts: `meta.next_cursor` of the page before.
+    cursor: Option<String>,
+    /// In this state.
+    #[param(inline, value_type = Option<StateDoc>, example = "failed")]
+    state: Option<State>,
+    /// Of this kind.
+    #[param(value_type = Option<String>, min_length = 1, max_length = 64, pattern = "^[a-z0-9_][a-z0-9_.-]*$",
+        example = "process_heavy_task")]
+    kind: Option<KindName>,
+    /// In this queue.
+    #[param(value_type = Option<String>, min_length = 1, max_length = 64, pattern = "^[a-z0-9_][a-z0-9_.-]*$",
+        example = "heavy")]
+    queue: Option<QueueName>,
+    /// With this tag.
+    #[param(example = "nightly")]
+    tag: Option<String>,
+    /// Submitted at this time or later.
+    #[param(value_type = Option<String>, format = DateTime, example = "2026-11-01T00:00:00Z")]
+    created_after: Option<Timestamp>,
+    /// Submitted before this time.
+    #[param(value_type = Option<String>, format = DateTime, example = "2026-12-01T00:00:00Z")]
+    created_before: Option<Timestamp>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ReadParams {
+    /// Answer when the job has ended, but at the latest after so many seconds.
+    #[param(minimum = 0, maximum = 60, example = 0)]
+    wait: Option<f64>,
+}
+
+/// Lists jobs, newest first
+///
+/// A page may be shorter than its limit and still have a next one.
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(ListParams),
+    responses((status = 200, description = "One page of jobs", body = List<JobBody<'_>>,
+        example = json!({"data": [], "meta": {"limit": 50, "next_cursor": null, "has_next": false}}))))]
+pub(crate) async fn list(state: Data<HttpState>, Query(query): Query<ListParams>) -> Result<HttpResponse, Problem> {
+    let ListParams { limit, cursor, state: in_state, kind, queue, tag, created_after, created_before } = query;
+    let page = state.limits.page(limit, cursor.as_deref())?;
+    let filter = JobFilter { state: in_state, kind, queue, tag, created_after, created_before };
+    list_of(&state, &filter, page).await
+}
+
+/// Answers one page of the jobs that `filter` meets.
+pub(super) async fn list_of(state: &HttpState, filter: &JobFilter, page: PageRequest) -> Result<HttpResponse, Problem> {
+    let found = state.jobs.list(filter, page).await?;
+    let shown = Page { data: found.data.iter().map(JobBody::of).collect(), next: found.next };
+    json(StatusCode::OK, &List::of(shown, &page, |job| job))
+}
+
+/// Reads a job, or waits for its end
+#[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", operation_id = "read_job",
+    params(("id" = Uuid, Path, description = "The job's id", example = "0192f0c1-2345-7abc-8def-0123456789ab"),
+        ReadParams),
+    responses((status = 200, description = "The job", body = JobBody<'_>)))]
+pub(crate) async fn read(
+    state: Data<HttpState>,
+    PathParam(id): PathParam<JobId>,
+    Query(ReadParams { wait }): Query<ReadParams>,
+) -> Result<HttpResponse, Problem> {
+    let job = match wait {
+        None => state.jobs.get(id).await?,
+        Some(seconds) => {
+            let patience = Some(seconds).filter(|s| *s <= WAIT_MAX).and_then(|s| Seconds::new(s).ok());
+            let Some(Seconds(patience)) = patience else {
+                let message = format!("is {seconds}, but must be 0 to {WAIT_MAX} seconds");
+                return Err(Problem::invalid_field("wait", message));
+            };
+            state.jobs.wait(id, patience).await?
+        }
+    };
+    json(StatusCode::OK, &JobBody::of(&job))
+}
+
+/// Cancels a job
+///
+/// A job that waits is cancelled at once. A running one is asked to stop: the answer is 202, and its end shows whether
+/// it did.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
+    params(("id" = Uuid, Path, description = "The job's id", example = "0192f0c1-2345-7abc-8def-0123456789ab")),
+    responses((status = 200, description = "The cancelled job", body = JobBody<'_>),
+        (status = 202, description = "The running job, which is asked to stop", body = JobBody<'_>),
+        (status = 409, description = "The job has ended before")))]
+pub(crate) async fn cancel(state: Data<HttpState>, PathParam(id): PathParam<JobId>) -> Result<HttpResponse, Problem> {
+    let (job, asked) = state.jobs.cancel(id).await?;
+    let status = if asked { StatusCode::ACCEPTED } else { StatusCode::OK };
+    json(status, &JobBody::of(&job))
+}
+
+/// Runs a failed, cancelled or scheduled job now
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
+    params(("id" = Uuid, Path, description = "The job's id", example = "0192f0c1-2345-7abc-8def-0123456789ab")),
+    responses((status = 200, description = "The job, queued", body = JobBody<'_>),
+        (status = 409, description = "The job is queued, runs or has succeeded")))]
+pub(crate) async fn retry(state: Data<HttpState>, PathParam(id): PathParam<JobId>) -> Result<HttpResponse, Problem> {
+    let job = state.jobs.retry(id).await?;
+    json(StatusCode::OK, &JobBody::of(&job))
+}
