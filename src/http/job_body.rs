@@ -47,7 +47,7 @@ pub(crate) struct JobBody<'a> {
     #[schema(minimum = 1, maximum = 10)]
     priority: u8,
     /// Where it is in its life.
-    #[schema(inline, value_type = StateDoc)]
+    #[schema(value_type = StateDoc)]
     state: State,
     /// Its input, as it was submitted.
     #[schema(value_type = Value)]
@@ -189,7 +189,7 @@ pub(crate) struct AttemptBody<'a> {
     #[schema(value_type = String, format = DateTime)]
     finished_at: Timestamp,
     /// How it ended.
-    #[schema(inline, value_type = OutcomeDoc)]
+    #[schema(value_type = OutcomeDoc)]
     outcome: &'static str,
     /// Why, if not well.
     #[schema(required)]

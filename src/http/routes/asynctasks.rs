@@ -70,7 +70,6 @@ pub(crate) struct Task {
     #[schema(value_type = String, format = Uuid)]
     task_id: JobId,
     /// Always `PENDING`.
-    #[schema(inline)]
     status: TaskStatus,
 }
 
@@ -110,7 +109,6 @@ pub(crate) struct TaskBody<'a> {
     #[schema(value_type = String, format = Uuid)]
     task_id: JobId,
     /// How far it is.
-    #[schema(inline)]
     status: TaskStatus,
     /// How far its present or last run got; always there with `PROGRESS`.
     #[serde(skip_serializing_if = "Option::is_none")]

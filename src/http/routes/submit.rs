@@ -195,7 +195,6 @@ pub(crate) struct AcceptedJob {
     #[schema(value_type = String, format = Uuid)]
     id: JobId,
     /// `queued`, or `scheduled` if it was put off.
-    #[schema(inline)]
     state: StateDoc,
 }
 

@@ -56,7 +56,6 @@ pub(crate) struct WorkerBody {
     #[schema(value_type = String, format = DateTime)]
     heartbeat_at: Timestamp,
     /// `lost` if it has not reported for a while.
-    #[schema(inline)]
     state: WorkerState,
     /// What it takes from.
     queues: Vec<WeightedQueue>,

@@ -1,4 +1,7 @@
-//! Tests of the HTTP room over an in-memory item store: what every route shares, and the items routes.
+//! Tests of the HTTP room: what every route shares, and each route.
+//!
+//! Items are kept in memory, so that failures can be injected; jobs are kept by the real store in a directory of the
+//! test's own.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +22,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
 
 use crate::{
+    app::{App, build},
     base::{
         clock::{Clock, Timestamp},
         id::ItemId,
@@ -26,14 +30,19 @@ use crate::{
         probe::Probe,
         store::StoreError,
     },
+    config,
     http::{HttpLimits, HttpState, RequestLog, app},
     items::{Item, ItemFilter, ItemStore, Items},
 };
 
+mod control;
+mod dead_letters;
 mod docs;
 mod items;
+mod jobs;
 mod server;
 mod shared;
+mod tasks;
 
 /// An item store in memory that can be told to be away, or to let another writer come first.
 #[derive(Default)]
@@ -122,10 +131,29 @@ impl Probe for FakeProbe {
 
 pub(super) const LIMITS: HttpLimits = HttpLimits { max_body: 200_000, max_bulk_body: 400_000, page_limit_max: 200 };
 
-pub(super) fn state_over(store: Arc<FakeStore>) -> HttpState {
-    let clock = Clock::manual(Timestamp::parse("2026-11-21T08:00:00Z").unwrap());
+/// The job queue of one test, gone with it.
+pub(super) struct Backing {
+    pub(super) app: App,
+    _dir: tempfile::TempDir,
+}
+
+impl Backing {
+    fn new(flags: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("app.db").display());
+        let mut flags: Vec<_> = flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        flags.extend([("store.url".to_owned(), url), ("store.sync".to_owned(), "normal".to_owned())]);
+        let config = config::load(&config::Sources { flags, ..Default::default() }).unwrap();
+        let clock = Clock::manual(Timestamp::parse("2026-11-21T08:00:00Z").unwrap());
+        Self { app: build(config, clock).unwrap(), _dir: dir }
+    }
+}
+
+pub(super) fn state_over(store: Arc<FakeStore>, backing: &Backing) -> HttpState {
+    let clock = backing.app.clock.clone();
     HttpState {
         items: Arc::new(Items::new(store, clock.clone())),
+        jobs: Arc::clone(&backing.app.jobs),
         probes: Vec::new(),
         ready: Arc::new(AtomicBool::new(true)),
         version: "1.2.3",
@@ -141,6 +169,7 @@ pub(super) struct Under {
     call: Box<dyn Fn(TestRequest) -> LocalBoxFuture<'static, Answer>>,
     pub(super) state: Arc<HttpState>,
     pub(super) store: Arc<FakeStore>,
+    pub(super) backing: Backing,
 }
 
 impl Under {
@@ -149,8 +178,13 @@ impl Under {
     }
 
     pub(super) async fn with(change: impl FnOnce(&mut HttpState)) -> Self {
-        let store = Arc::new(FakeStore::default());
-        let mut state = state_over(Arc::clone(&store));
+        Self::configured(&[], change).await
+    }
+
+    /// With these settings instead of the defaults.
+    pub(super) async fn configured(flags: &[(&str, &str)], change: impl FnOnce(&mut HttpState)) -> Self {
+        let (store, backing) = (Arc::new(FakeStore::default()), Backing::new(flags));
+        let mut state = state_over(Arc::clone(&store), &backing);
         change(&mut state);
         let state = Arc::new(state);
         let service = Rc::new(init_service(app(&state)).await);
@@ -171,7 +205,7 @@ impl Under {
                 }
             })
         };
-        Self { call: Box::new(call), state, store }
+        Self { call: Box::new(call), state, store, backing }
     }
 
     pub(super) async fn send(&self, request: TestRequest) -> Answer {

@@ -14,13 +14,15 @@ use crate::{
     http::{ServeOptions, listen, serve},
 };
 
-fn started() -> (SocketAddr, Shutdown, JoinHandle<std::io::Result<()>>) {
+fn started() -> (SocketAddr, Shutdown, JoinHandle<std::io::Result<()>>, Backing) {
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
-    let options = ServeOptions { workers: NonZeroUsize::MIN, shutdown_timeout: Duration::from_secs(5) };
-    let state = Arc::new(state_over(Arc::new(FakeStore::default())));
-    (addr, shutdown.clone(), tokio::spawn(serve(state, listener, options, shutdown)))
+    let (shutdown_timeout, keep_alive) = (Duration::from_secs(5), Duration::from_secs(75));
+    let options = ServeOptions { workers: NonZeroUsize::MIN, shutdown_timeout, keep_alive };
+    let backing = Backing::new(&[]);
+    let state = Arc::new(state_over(Arc::new(FakeStore::default()), &backing));
+    (addr, shutdown.clone(), tokio::spawn(serve(state, listener, options, shutdown)), backing)
 }
 
 async fn exchange(addr: SocketAddr, request: &str) -> String {
@@ -43,7 +45,7 @@ async fn a_port_in_use_gives_a_sentence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_has_the_length_of_get_and_no_body() {
-    let (addr, shutdown, server) = started();
+    let (addr, shutdown, server, _backing) = started();
     let ask = |method| format!("{method} /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let (get, head) = (exchange(addr, &ask("GET")).await, exchange(addr, &ask("HEAD")).await);
     assert!(get.ends_with("\r\n\r\n{\"status\":\"live\"}") && get.contains("content-length: 17"), "{get}");
@@ -54,7 +56,7 @@ async fn head_has_the_length_of_get_and_no_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_over_its_limit_is_refused_before_it_is_sent() {
-    let (addr, shutdown, server) = started();
+    let (addr, shutdown, server, _backing) = started();
     let head = "POST /api/items HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n";
     let answer = exchange(addr, &format!("{head}Content-Length: 999999999999\r\n\r\n")).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
@@ -67,7 +69,7 @@ async fn a_body_over_its_limit_is_refused_before_it_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_lets_a_request_under_way_finish_and_takes_no_more() {
-    let (addr, shutdown, server) = started();
+    let (addr, shutdown, server, _backing) = started();
     let mut slow = TcpStream::connect(addr).await.unwrap();
     let body = r#"{"name":"x"}"#;
     let head = "POST /api/items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n";
