@@ -197,12 +197,12 @@ impl Verdict {
         }
     }
 
-    /// What becomes of it if someone asked the job to stop: whatever would have run again is cancelled.
+    /// The event it is if someone may have asked the job to stop: whatever would have run again is cancelled then.
     #[must_use]
-    pub fn with_cancel_requested(self) -> Self {
-        match self {
-            Self::Retry { .. } | Self::Snooze { .. } | Self::Release => Self::Cancel,
-            other => other,
+    pub const fn event_if(&self, cancel_requested: bool) -> Event {
+        match (self, cancel_requested) {
+            (Self::Retry { .. } | Self::Snooze { .. } | Self::Release, true) => Event::Cancel,
+            _ => self.event(),
         }
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn purge(w: &mut Writing<'_>, queue: &QueueName, now: Timestamp, limi
 
 pub(super) fn run_again(w: &mut Writing<'_>, again: &Again, edit: &JobEdit, now: Timestamp) -> Result<RanAgain, Fault> {
     let found = {
-        let mut select = w.conn.prepare_cached(&format!("SELECT {} FROM jobs WHERE id = ?1", row::JOB))?;
+        let mut select = w.conn.prepare_cached(row::SELECT_ONE)?;
         let mut rows = select.query([again.id.0.as_bytes()])?;
         rows.next()?.map(row::job).transpose()?
     };

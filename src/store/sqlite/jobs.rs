@@ -13,8 +13,8 @@ use crate::{
         page::{Page, PageRequest},
     },
     jobs::{
-        model::{ATTEMPTS_KEPT, Attempt, Job, Progress},
-        state::{State, Verdict, next},
+        model::{Job, Progress},
+        state::{Event, State, Verdict, next},
         store::{
             Again, Cancelled, Claim, Finish, Finished, Idempotency, Inserted, JobEdit, JobFilter, JobStore, Moved,
             RanAgain, Renewal, Retention, StoreError, Void, Waiting,
@@ -56,11 +56,18 @@ impl JobStore for Sqlite {
         lease: Duration,
     ) -> Result<Vec<Claim>, StoreError> {
         let ids = ids.to_vec();
-        self.write(move |w| {
-            let any_paused = any_paused(w)?;
-            ids.iter().map(|id| claim(w, *id, worker, now, lease, any_paused)).collect()
-        })
-        .await
+        let claims: Vec<RawClaim> = self
+            .write(move |w| {
+                let any_paused = any_paused(w)?;
+                ids.iter().map(|id| claim(w, *id, worker, now, lease, any_paused)).collect()
+            })
+            .await?;
+        let sense = |raw| match raw {
+            RawClaim::Won { job, queued_at } => Ok(Claim::Won { job: Box::new(job.job()?), queued_at }),
+            RawClaim::Paused => Ok(Claim::Paused),
+            RawClaim::Gone => Ok(Claim::Gone),
+        };
+        claims.into_iter().map(sense).collect::<Result<_, Fault>>().map_err(StoreError::from)
     }
 
     async fn renew(&self, held: &[(JobId, u64)], until: Timestamp) -> Result<Vec<Renewal>, StoreError> {
@@ -81,7 +88,11 @@ impl JobStore for Sqlite {
     }
 
     async fn finish(&self, runs: Vec<Finish>) -> Result<Vec<Finished>, StoreError> {
-        self.write(move |w| runs.iter().map(|run| finish(w, run)).collect()).await
+        let mut ends = Vec::with_capacity(runs.len());
+        for run in runs {
+            ends.push(End::of(run)?);
+        }
+        self.write(move |w| ends.iter().map(|end| finish(w, end)).collect()).await
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Waiting>, StoreError> {
@@ -200,6 +211,12 @@ fn is_paused(w: &Writing<'_>, queue: &QueueName) -> Result<bool, Fault> {
     Ok(w.conn.prepare_cached(sql)?.query_row([queue.as_str()], |r| r.get(0))?)
 }
 
+enum RawClaim {
+    Won { job: row::RawJob, queued_at: Timestamp },
+    Paused,
+    Gone,
+}
+
 fn claim(
     w: &mut Writing<'_>,
     id: JobId,
@@ -207,39 +224,33 @@ fn claim(
     now: Timestamp,
     lease: Duration,
     any_paused: bool,
-) -> Result<Claim, Fault> {
-    let found = {
-        let mut select = w.conn.prepare_cached(&format!("SELECT {} FROM jobs WHERE id = ?1", row::JOB))?;
+) -> Result<RawClaim, Fault> {
+    let mut job = {
+        let mut select = w.conn.prepare_cached(row::SELECT_ONE)?;
         let mut rows = select.query([id.0.as_bytes()])?;
         match rows.next()? {
-            Some(r) if row::state(r, 1)? == State::Queued => row::job(r)?,
-            _ => return Ok(Claim::Gone),
+            Some(r) if row::state(r, 1)? == State::Queued => row::raw(r)?,
+            _ => return Ok(RawClaim::Gone),
         }
     };
-    let mut job = found;
-    if any_paused && is_paused(w, &job.queue)? {
-        return Ok(Claim::Paused);
+    let queue = w.queue(&job.queue)?;
+    if any_paused && is_paused(w, &queue)? {
+        return Ok(RawClaim::Paused);
     }
     let queued_at = job.at;
     job.state = State::Running;
     job.at = now.plus(lease);
     job.fence += 1;
     job.worker = Some(worker);
-    job.started_at = Some(now);
+    job.started = Some(now.as_millis());
     job.progress = None;
     w.conn
         .prepare_cached(
             "UPDATE jobs SET state = 2, at = ?2, fence = ?3, worker = ?4, started = ?5, progress = NULL WHERE id = ?1",
         )?
-        .execute(params![
-            id.0.as_bytes(),
-            job.at.as_millis(),
-            job.fence as i64,
-            worker.0.as_bytes(),
-            now.as_millis()
-        ])?;
-    w.moved(&job.queue, Some(State::Queued), Some(State::Running));
-    Ok(Claim::Won { job: Box::new(job), queued_at })
+        .execute(params![id.0.as_bytes(), job.at.as_millis(), job.fence, worker.0.as_bytes(), job.started])?;
+    w.moved(&queue, Some(State::Queued), Some(State::Running));
+    Ok(RawClaim::Won { job, queued_at })
 }
 
 fn renew(w: &mut Writing<'_>, id: JobId, fence: u64, until: Timestamp) -> Result<Renewal, Fault> {
@@ -251,61 +262,68 @@ fn renew(w: &mut Writing<'_>, id: JobId, fence: u64, until: Timestamp) -> Result
     Ok(held.map_or(Renewal::Lost, |cancel_requested| Renewal::Held { cancel_requested }))
 }
 
-fn finish(w: &mut Writing<'_>, run: &Finish) -> Result<Finished, Fault> {
+/// A finish with everything serialised that the writer will need.
+struct End {
+    run: Finish,
+    attempt: String,
+    error: Option<String>,
+}
+
+impl End {
+    fn of(run: Finish) -> Result<Self, Fault> {
+        // A success is told by its row (see `row::RawJob::job`).
+        let attempt = match run.verdict {
+            Verdict::Succeed(_) => String::new(),
+            _ => row::to_json("attempt", &run.attempt)?,
+        };
+        let error = run.attempt.error.as_ref().map(|e| row::to_json("error", e)).transpose()?;
+        Ok(Self { run, attempt, error })
+    }
+}
+
+fn finish(w: &mut Writing<'_>, end: &End) -> Result<Finished, Fault> {
+    let run = &end.run;
     let (queue, cancel, failures, history) = {
         let mut select = w.conn.prepare_cached(
             "SELECT queue, cancel, failures, attempts FROM jobs WHERE id = ?1 AND state = 2 AND fence = ?2",
         )?;
         let mut rows = select.query(params![run.id.0.as_bytes(), run.fence as i64])?;
         let Some(r) = rows.next()? else { return Ok(Finished::LeaseLost) };
-        let history = r.get_ref(3)?.as_str_or_null().map_err(|e| row::corrupt("attempts", e))?;
-        (
-            row::queue(r, 0)?,
-            r.get::<_, bool>(1)?,
-            r.get::<_, u32>(2)?,
-            row::append(history, &run.attempt, ATTEMPTS_KEPT)?,
-        )
+        let queue = w.queue(r.get_ref(0)?.as_str().map_err(|e| row::corrupt("queue", e))?)?;
+        let history = match run.verdict {
+            Verdict::Succeed(_) => None,
+            _ => {
+                let old = r.get_ref(3)?.as_str_or_null().map_err(|e| row::corrupt("attempts", e))?;
+                Some(row::append(old, run.fence, &end.attempt)?)
+            }
+        };
+        (queue, r.get::<_, bool>(1)?, r.get::<_, u32>(2)?, history)
     };
-    let verdict = if cancel { run.verdict.clone().with_cancel_requested() } else { run.verdict.clone() };
-    let Some(state) = next(State::Running, verdict.event()) else {
-        return Err(row::corrupt("verdict", format!("{:?} does not end a run", verdict.event())));
+    let cancelled = run.verdict.event_if(cancel);
+    let Some(state) = next(State::Running, cancelled) else {
+        return Err(row::corrupt("verdict", format!("{cancelled:?} does not end a run")));
     };
-    let spent = u32::from(matches!(verdict, Verdict::Retry { .. } | Verdict::Fail));
-    let (at, result) = match &verdict {
-        Verdict::Succeed(result) => (run.attempt.finished_at, result.as_deref().map(|r| r.get())),
-        Verdict::Retry { at } | Verdict::Snooze { at } => (*at, None),
-        Verdict::Fail | Verdict::Cancel | Verdict::Release => (run.attempt.finished_at, None),
+    let spent = u32::from(matches!(cancelled, Event::Retry | Event::Fail));
+    let (id, ended_at) = (run.id.0.as_bytes(), run.attempt.finished_at.as_millis());
+    match &run.verdict {
+        Verdict::Succeed(result) => w
+            .conn
+            .prepare_cached("UPDATE jobs SET state = 3, at = ?2, result = ?3, error = NULL WHERE id = ?1")?
+            .execute(params![id, ended_at, result.as_deref().map(|r| r.get())])?,
+        verdict => {
+            let at = match verdict {
+                Verdict::Retry { at } | Verdict::Snooze { at } if state == State::Scheduled => at.as_millis(),
+                _ => ended_at,
+            };
+            // A snooze or release says nothing about why the job failed before.
+            w.conn
+                .prepare_cached(
+                    "UPDATE jobs SET state = ?2, at = ?3, failures = ?4, attempts = ?5, error = coalesce(?6, error)
+                     WHERE id = ?1",
+                )?
+                .execute(params![id, state as i64, at, failures + spent, history, end.error])?
+        }
     };
-    write_end(w, run.id, &End { state, at, failures: failures + spent, result, attempt: &run.attempt, history })?;
     w.moved(&queue, Some(State::Running), Some(state));
     Ok(Finished::Now(state))
-}
-
-struct End<'a> {
-    state: State,
-    at: Timestamp,
-    failures: u32,
-    result: Option<&'a str>,
-    attempt: &'a Attempt,
-    history: String,
-}
-
-fn write_end(w: &Writing<'_>, id: JobId, end: &End<'_>) -> Result<(), Fault> {
-    let error = end.attempt.error.as_ref().map(|e| row::to_json("error", e)).transpose()?;
-    // A snooze or release says nothing about why the job failed before; only success and failure do.
-    w.conn
-        .prepare_cached(
-            "UPDATE jobs SET state = ?2, at = ?3, failures = ?4, result = ?5, attempts = ?6,
-             error = CASE WHEN ?2 = 3 THEN NULL WHEN ?7 IS NULL THEN error ELSE ?7 END WHERE id = ?1",
-        )?
-        .execute(params![
-            id.0.as_bytes(),
-            end.state as i64,
-            end.at.as_millis(),
-            end.failures,
-            end.result,
-            end.history,
-            error
-        ])?;
-    Ok(())
 }

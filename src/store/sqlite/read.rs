@@ -16,7 +16,7 @@ use crate::{
 const LOOKED_AT: i64 = 20_000;
 
 pub(super) fn get(conn: &Connection, id: JobId) -> Result<Option<Job>, Fault> {
-    let mut select = conn.prepare_cached(&format!("SELECT {} FROM jobs WHERE id = ?1", row::JOB))?;
+    let mut select = conn.prepare_cached(row::SELECT_ONE)?;
     let mut rows = select.query([id.0.as_bytes()])?;
     rows.next()?.map(row::job).transpose()
 }

@@ -9,7 +9,7 @@ use crate::{
         id::{JobId, QueueName, WorkerId},
     },
     jobs::{
-        model::{ATTEMPTS_KEPT, Attempt, AttemptOutcome, Job, JobError},
+        model::{Attempt, AttemptOutcome, Job, JobError},
         state::State,
         store::{Moved, Retention, Void, Waiting, crash_limit_error},
     },
@@ -98,9 +98,9 @@ fn lose(w: &mut Writing<'_>, job: Job, now: Timestamp, crash_limit: u32) -> Resu
         error: Some(JobError::new("lease_lost", "the worker died or went silent")),
         retry_at: (state == State::Queued).then_some(now),
     };
-    let old: Result<Vec<String>, Fault> = job.attempts.iter().map(|a| row::to_json("attempt", a)).collect();
-    let old = old?;
-    let history = row::append((!old.is_empty()).then(|| old.join(",")).as_deref(), &attempt, ATTEMPTS_KEPT)?;
+    let old = job.attempts.iter().map(|a| row::to_json("attempt", a)).collect::<Result<Vec<_>, _>>()?;
+    let old = (!old.is_empty()).then(|| old.join(","));
+    let history = row::append(old.as_deref(), attempt.run, &row::to_json("attempt", &attempt)?)?;
     let error = error.map(|e| row::to_json("error", &e)).transpose()?;
     w.conn
         .prepare_cached(

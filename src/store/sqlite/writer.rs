@@ -28,9 +28,9 @@ const MOST_OPERATIONS: usize = 512;
 /// Whoever was just answered often asks again at once: a worker's finishes are followed by its next claims. A commit
 /// that starts the moment the last one ended would miss them and make them wait for a whole commit, so the next one
 /// starts this part of the last one's time after it at the earliest. Who comes later than that waits for nothing.
-const GATHER_PART: u32 = 5;
+const GATHER_PART: u32 = 4;
 /// The longest such wait.
-const GATHER_MOST: Duration = Duration::from_micros(100);
+const GATHER_MOST: Duration = Duration::from_micros(200);
 
 /// What an operation sees: the open transaction, and the counts it changes.
 pub(super) struct Writing<'c> {
@@ -39,6 +39,14 @@ pub(super) struct Writing<'c> {
 }
 
 impl Writing<'_> {
+    /// The queue of this name; one that was met before in this commit costs no allocation.
+    pub(super) fn queue(&self, name: &str) -> Result<QueueName, Fault> {
+        match self.deltas.iter().find(|(q, _)| q.as_str() == name) {
+            Some((q, _)) => Ok(q.clone()),
+            None => QueueName::new(name).map_err(|e| super::row::corrupt("queue", e)),
+        }
+    }
+
     /// Notes that a job of `queue` went from one state to another (none: it did not exist, or is gone).
     pub(super) fn moved(&mut self, queue: &QueueName, from: Option<State>, to: Option<State>) {
         let at = match self.deltas.iter().position(|(q, _)| q == queue) {
