@@ -27,8 +27,9 @@ CREATE TABLE jobs (
 
 -- What is ready, by queue and waiting time: the lost pass, oldest age, purge.
 CREATE INDEX jobs_queued ON jobs (queue, at) WHERE state = 1;
--- What waits for a time (scheduled: due, running: lease runs out).
-CREATE INDEX jobs_timed ON jobs (state, at, queue) WHERE state IN (0, 2);
+-- What waits for a time (scheduled: due, running: lease runs out). Written with OR, because SQLite uses a partial index
+-- for `state = 2` if that is one of its alternatives, but not if it is one of the values of an IN.
+CREATE INDEX jobs_timed ON jobs (state, at, queue) WHERE state = 0 OR state = 2;
 -- Dead letters, by age.
 CREATE INDEX jobs_dead ON jobs (id, queue) WHERE state = 4;
 

@@ -341,6 +341,7 @@ impl Jobs {
         if !faults.is_empty() {
             return Err(JobsError::Invalid(faults));
         }
+        let timeout = submit.timeout.unwrap_or(kind.timeout).as_millis().max(1);
         let (state, at) = if run_at > now { (State::Scheduled, run_at) } else { (State::Queued, now) };
         Ok(Job {
             id: JobId(self.clock.new_uuid()),
@@ -351,7 +352,7 @@ impl Jobs {
                 v: Spec::VERSION,
                 payload,
                 max_attempts: submit.max_attempts.unwrap_or(kind.max_attempts),
-                timeout_ms: millis(submit.timeout.unwrap_or(kind.timeout)),
+                timeout_ms: u64::try_from(timeout).unwrap_or(u64::MAX),
                 backoff: submit.backoff.unwrap_or(kind.backoff),
                 tags: submit.tags,
                 correlation_id: origin.correlation_id.clone(),
@@ -482,9 +483,7 @@ impl Jobs {
     async fn refresh(&self) -> Result<(), JobsError> {
         let _one_at_a_time = self.refresh.lock().await;
         let queues = self.fleet.queues().await?;
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.extend(queues.iter().map(|q| q.name.clone()));
-        drop(known);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).extend(queues.iter().map(|q| q.name.clone()));
         let mut depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner);
         depths.read_at = self.clock.now();
         depths.waiting = queues.into_iter().map(|q| (q.name, q.counts.queued + q.counts.scheduled)).collect();
@@ -498,8 +497,4 @@ fn key_reused(key: &str) -> JobsError {
 
 fn empty_payload() -> Result<Box<RawValue>, JobsError> {
     RawValue::from_string("{}".to_owned()).map_err(|e| JobsError::field("payload", e.to_string()))
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX).max(1)
 }

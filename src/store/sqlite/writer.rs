@@ -212,7 +212,9 @@ pub(super) fn count(conn: &Connection) -> Result<Counts, StoreError> {
     let mut counts = Counts::new();
     let sql = "SELECT queue, 1, count(*) FROM jobs INDEXED BY jobs_queued WHERE state = 1 GROUP BY queue
                UNION ALL
-               SELECT queue, state, count(*) FROM jobs INDEXED BY jobs_timed WHERE state IN (0, 2) GROUP BY queue, state
+               SELECT queue, 0, count(*) FROM jobs INDEXED BY jobs_timed WHERE state = 0 GROUP BY queue
+               UNION ALL
+               SELECT queue, 2, count(*) FROM jobs INDEXED BY jobs_timed WHERE state = 2 GROUP BY queue
                UNION ALL
                SELECT queue, 4, count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 4 GROUP BY queue";
     let mut add = || -> Result<(), Fault> {

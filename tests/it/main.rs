@@ -1,0 +1,19 @@
+//! Integration tests: the house's floors, one conformance suite for each port, a model-based test of the job store, and
+//! the behaviour of workers and scheduler.
+//!
+//! Tests wait for conditions with a deadline ([`support::eventually`]); none of them asserts how long something took.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a test that cannot go on should say where and stop"
+)]
+
+mod conformance;
+mod floors;
+mod model;
+mod support;
+mod worker;

@@ -1,0 +1,37 @@
+//! What the tests share: adapters opened afresh, jobs to put into them, a whole app in a directory of its own, and
+//! waiting for a condition.
+
+pub(crate) mod adapters;
+pub(crate) mod app;
+pub(crate) mod jobs;
+
+use std::time::Duration;
+
+/// After this long a condition that has not come true never will. Only a failing test ever waits for it.
+const DEADLINE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(3);
+
+/// Waits until `look` finds something and answers it.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "waited {DEADLINE:?} in vain: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    eventually(what, async || condition().await.then_some(())).await;
+}
+
+/// Awaits what must come by itself, with the deadline of [`eventually`].
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {DEADLINE:?} in vain: {what}"),
+    }
+}
