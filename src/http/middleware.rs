@@ -163,7 +163,8 @@ impl<F> Observed<F> {
             RequestLog::All => true,
         };
         if logged {
-            let ms = took.as_secs_f64() * 1000.0;
+            // To the microsecond: more digits are noise.
+            let ms = f64::from(u32::try_from(took.as_micros()).unwrap_or(u32::MAX)) / 1000.0;
             tracing::info!(route = route.0, status, ms, "request");
         }
     }

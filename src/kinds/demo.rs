@@ -12,7 +12,7 @@ use crate::jobs::{
 };
 
 /// Hashes in one iteration of `process_heavy_task`: about a tenth of a second on one core of 2026.
-const HEAVY_ROUNDS: u32 = 1_000_000;
+const HEAVY_ROUNDS: u32 = 1_900_000;
 /// Hashes for one input of `batch_process_task`.
 const BATCH_ROUNDS: u32 = 100_000;
 /// Hashes between two looks at whether to stop: well under a millisecond.

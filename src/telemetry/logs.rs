@@ -54,7 +54,9 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     if let Some(part) = level.split(',').map(str::trim).find(bare) {
         return Err(wrong(part, ""));
     }
-    EnvFilter::builder().parse(level).map_err(|e| format!("`log.level` is \"{level}\", which is not a filter ({e})"))
+    // The server library announces its own life at info; its warnings matter, the rest repeats what we say ourselves.
+    let quiet = if level.contains("actix") { level.to_owned() } else { format!("actix_server=warn,{level}") };
+    EnvFilter::builder().parse(quiet).map_err(|e| format!("`log.level` is \"{level}\", which is not a filter ({e})"))
 }
 
 const fn is_json(format: LogFormat, terminal: bool) -> bool {

@@ -1,0 +1,5 @@
+//! Faults: the real process is killed at the worst moments, and nothing that was accepted may be lost or done twice
+//! after it was done.
+
+mod kill;
+mod signals;

@@ -1,0 +1,131 @@
+//! The real binary as a process: started on a free port over a directory of its own, spoken to by HTTP, killed.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use reqwest::{Client, StatusCode};
+use serde_json::Value;
+
+use super::{eventually, wait_until};
+
+/// The program under test.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_app"));
+    for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("APP_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A client that never waits for ever and never goes through a proxy.
+pub(crate) fn client() -> Client {
+    // The library is built without a default TLS provider; a second call finds it installed.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap()
+}
+
+/// `app all` over one directory; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) url: String,
+    client: Client,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts and waits until it may take traffic, or has ended.
+    pub(crate) async fn start(dir: &Path, env: &[(&str, &str)]) -> Self {
+        let mut process = Self::spawn(dir, env);
+        process.ready().await;
+        process
+    }
+
+    pub(crate) fn spawn(dir: &Path, env: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let log = dir.join("app.log");
+        let out = File::options().append(true).create(true).open(&log).unwrap();
+        let child = binary()
+            .args(["all", "--port", &port.to_string(), "--store-url"])
+            .arg(format!("sqlite://{}", dir.join("app.db").display()))
+            .env("APP__SCHEDULER__LOST_AFTER", "1s")
+            .env("APP__SCHEDULER__LOST_EVERY", "100ms")
+            .env("APP__JOBS__CRASH_LIMIT", "1000000")
+            .env("APP__WORKER__CONCURRENCY", "8")
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        Self { child, url: format!("http://127.0.0.1:{port}"), client: client(), log }
+    }
+
+    /// Waits until it may take traffic; a process that ends before is no failure here.
+    pub(crate) async fn ready(&mut self) {
+        let url = format!("{}/health/ready", self.url);
+        let client = self.client.clone();
+        wait_until("the process is ready or gone", async || {
+            self.child.try_wait().unwrap().is_some()
+                || client.get(&url).send().await.is_ok_and(|r| r.status() == StatusCode::OK)
+        })
+        .await;
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        drop(self.child.kill());
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        eventually("the process ends", async || self.child.try_wait().unwrap()).await
+    }
+
+    /// Whether it has died of SIGKILL.
+    pub(crate) fn was_killed(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some_and(|s| s.signal() == Some(9))
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Option<Value> {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await.ok()?;
+        let ok = answer.status().is_success();
+        answer.json().await.ok().filter(|_| ok)
+    }
+
+    /// The accepted thing; none if the process did not answer or refused.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Option<Value> {
+        let answer = self.client.post(format!("{}{path}", self.url)).json(body).send().await.ok()?;
+        let ok = answer.status().is_success();
+        answer.json().await.ok().filter(|_| ok)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
