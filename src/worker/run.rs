@@ -41,7 +41,11 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, origin: Origin, ended: Unbou
         context: context.clone(),
         stop: stop.clone(),
     };
-    shared.running.lock().insert(job.id, run);
+    let before = shared.running.lock().insert(job.id, run);
+    if let Some(before) = before {
+        // This worker lost the job and won it again before its renewal told it: the table no longer knows the old run.
+        before.stop.because(StopReason::LeaseLost);
+    }
     tracing::info!(
         job = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt(), run = job.fence,
         request_id = job.spec.correlation_id.as_deref().unwrap_or("-"), "job started"
