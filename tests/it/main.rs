@@ -13,7 +13,9 @@
 )]
 
 mod conformance;
+mod faults;
 mod floors;
 mod model;
 mod support;
+mod walk;
 mod worker;

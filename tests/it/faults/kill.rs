@@ -91,7 +91,10 @@ impl Ledger {
             let mine = &runs[id];
             let distinct: BTreeSet<_> = mine.iter().collect();
             assert_eq!(distinct.len(), mine.len(), "a run of {id} began twice: {mine:?}");
-            assert!(mine.iter().all(|r| *r <= last["run"].as_u64().unwrap()), "{id} ran after it had succeeded: {mine:?}");
+            assert!(
+                mine.iter().all(|r| *r <= last["run"].as_u64().unwrap()),
+                "{id} ran after it had succeeded: {mine:?}"
+            );
         }
         let left: u64 = process.get("/api/v1/queues").await.unwrap()["data"]
             .as_array()

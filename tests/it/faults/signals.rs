@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::support::{process::Process, wait_until};
 
 async fn submit(process: &Process, steps: Value) -> String {
-    let job = process.post("/api/v1/jobs", &json!({"kind": "test.script", "payload": {"runs": [steps]}})).await.unwrap();
+    let job =
+        process.post("/api/v1/jobs", &json!({"kind": "test.script", "payload": {"runs": [steps]}})).await.unwrap();
     job["id"].as_str().unwrap().to_owned()
 }
 

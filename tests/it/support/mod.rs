@@ -4,6 +4,7 @@
 pub(crate) mod adapters;
 pub(crate) mod app;
 pub(crate) mod jobs;
+pub(crate) mod process;
 
 use std::time::Duration;
 

@@ -55,7 +55,7 @@ impl Process {
             .arg(format!("sqlite://{}", dir.join("app.db").display()))
             .env("APP__SCHEDULER__LOST_AFTER", "1s")
             .env("APP__SCHEDULER__LOST_EVERY", "100ms")
-            .env("APP__JOBS__CRASH_LIMIT", "1000000")
+            .env("APP__JOBS__CRASH_LIMIT", "1000")
             .env("APP__WORKER__CONCURRENCY", "8")
             .envs(env.iter().copied())
             .stdin(Stdio::null())
@@ -71,8 +71,9 @@ impl Process {
         let url = format!("{}/health/ready", self.url);
         let client = self.client.clone();
         wait_until("the process is ready or gone", async || {
-            self.child.try_wait().unwrap().is_some()
-                || client.get(&url).send().await.is_ok_and(|r| r.status() == StatusCode::OK)
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none_or(|s| s.code().is_none()), "the process ended by itself:\n{}", self.log());
+            ended.is_some() || client.get(&url).send().await.is_ok_and(|r| r.status() == StatusCode::OK)
         })
         .await;
     }
