@@ -30,6 +30,7 @@ pub(crate) struct PageParams {
     #[param(minimum = 1, maximum = 200, example = 50)]
     limit: Option<u32>,
     /// Where the page starts: `meta.next_cursor` of the page before.
+    #[param(pattern = "^c1_[a-z0-9_][a-z0-9_.-]{0,63}$")]
     cursor: Option<String>,
 }
 

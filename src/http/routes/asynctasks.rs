@@ -2,12 +2,17 @@
 //!
 //! Its tasks are ordinary jobs of the kind `process_heavy_task`; only how they are shown differs.
 
+use std::fmt;
+
 use actix_web::{
     HttpResponse,
     http::StatusCode,
     web::{Data, ServiceConfig},
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Unexpected, Visitor},
+};
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
@@ -46,6 +51,7 @@ pub(crate) struct ProcessBody {
     #[schema(max_length = 10000)]
     data: String,
     /// How many times, about a tenth of a second each.
+    #[serde(deserialize_with = "whole")]
     #[schema(minimum = 1, maximum = 10000)]
     iterations: u64,
     /// How urgent it is.
@@ -54,6 +60,27 @@ pub(crate) struct ProcessBody {
 }
 
 impl RequestBody for ProcessBody {}
+
+/// Reads a whole number however it is spelled: to JSON Schema, `5.0` is an integer, and some clients write it so.
+fn whole<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    struct V;
+    impl Visitor<'_> for V {
+        type Value = u64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number")
+        }
+        fn visit_u64<E: Error>(self, n: u64) -> Result<u64, E> {
+            Ok(n)
+        }
+        fn visit_f64<E: Error>(self, n: f64) -> Result<u64, E> {
+            // Up to here each whole number has a float of its own.
+            let exact = n.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&n);
+            let text = exact.then(|| format!("{n:.0}")).and_then(|text| text.parse().ok());
+            text.ok_or_else(|| E::invalid_value(Unexpected::Float(n), &self))
+        }
+    }
+    d.deserialize_u64(V)
+}
 
 /// The job's own input.
 #[derive(Serialize)]

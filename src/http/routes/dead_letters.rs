@@ -53,6 +53,7 @@ pub(crate) struct ListParams {
     #[param(minimum = 1, maximum = 200, example = 50)]
     limit: Option<u32>,
     /// Where the page starts: `meta.next_cursor` of the page before.
+    #[param(pattern = "^c1_[0-9a-f]{32}$")]
     cursor: Option<String>,
     /// Of this kind.
     #[param(value_type = Option<String>, min_length = 1, max_length = 64, pattern = "^[a-z0-9_][a-z0-9_.-]*$",

@@ -131,6 +131,7 @@ pub(crate) struct ListParams {
     #[param(minimum = 1, maximum = 200, example = 50)]
     limit: Option<u32>,
     /// Where the page starts: `meta.next_cursor` of the page before.
+    #[param(pattern = "^c1_[0-9a-f]{32}$")]
     cursor: Option<String>,
     /// The name contains this, in either case.
     #[param(max_length = 200, example = "lamp")]

@@ -387,17 +387,3 @@ async fn ids_that_name_nothing_are_404() {
         }
     }
 }
-
-#[actix_web::test]
-async fn a_trace_is_carried_into_the_job() {
-    let t = Under::new().await;
-    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    for (sent, kept) in [(trace, Some(trace)), ("nonsense", None)] {
-        let request = TestRequest::post().uri(JOBS).insert_header(("content-type", "application/json"));
-        let request = request.insert_header(("traceparent", sent)).insert_header(("x-request-id", "mine"));
-        let job = t.send(request.set_payload(r#"{"kind":"noop"}"#)).await.json();
-        assert_eq!(job["correlation_id"], "mine");
-        let stored = t.state.jobs.get(job["id"].as_str().unwrap().parse().unwrap()).await.unwrap();
-        assert_eq!(stored.spec.traceparent.as_deref(), kept);
-    }
-}

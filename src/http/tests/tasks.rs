@@ -1,10 +1,10 @@
-//! The older paths, in Celery's words.
+//! The older paths, in Celery's words; and what jobs keep of the request that made them.
 
 use std::time::Duration;
 
 use serde_json::{json, value::to_raw_value};
 
-use super::*;
+use super::{jobs::JOBS, *};
 use crate::jobs::{
     model::{JobError, Progress},
     state::Verdict,
@@ -15,7 +15,8 @@ const PROCESS: &str = "/api/async/process";
 #[actix_web::test]
 async fn a_task_goes_from_pending_to_success() {
     let t = Under::new().await;
-    let made = t.post(PROCESS, json!({"data": "hello", "iterations": 4, "priority": 7})).await;
+    // To JSON, 4.0 is as whole as 4.
+    let made = t.post(PROCESS, json!({"data": "hello", "iterations": 4.0, "priority": 7})).await;
     let id = made.json()["task_id"].as_str().unwrap().to_owned();
     let path = format!("/api/async/status/{id}");
     assert_eq!((made.status, made.json()), (202, json!({"task_id": id, "status": "PENDING"})));
@@ -75,10 +76,25 @@ async fn wrong_tasks_name_the_field_as_it_was_written() {
         (json!({"data": "x", "iterations": 10_001}), "iterations"),
         (json!({"data": "x", "iterations": -1}), "iterations"),
         (json!({"data": "x", "iterations": 1.5}), "iterations"),
+        (json!({"data": "x", "iterations": 1e300}), "iterations"),
         (json!({"data": "x", "iterations": 1, "priority": "urgent"}), "priority"),
         (json!({"data": "x", "iterations": 1, "queue": "heavy"}), "queue"),
     ] {
         let text = body.to_string();
         assert_eq!(t.post(PROCESS, body).await.problem(400, "invalid_request"), [field], "{text}");
+    }
+}
+
+#[actix_web::test]
+async fn a_trace_is_carried_into_the_job() {
+    let t = Under::new().await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (sent, kept) in [(trace, Some(trace)), ("nonsense", None)] {
+        let request = TestRequest::post().uri(JOBS).insert_header(("content-type", "application/json"));
+        let request = request.insert_header(("traceparent", sent)).insert_header(("x-request-id", "mine"));
+        let job = t.send(request.set_payload(r#"{"kind":"noop"}"#)).await.json();
+        assert_eq!(job["correlation_id"], "mine");
+        let stored = t.state.jobs.get(job["id"].as_str().unwrap().parse().unwrap()).await.unwrap();
+        assert_eq!(stored.spec.traceparent.as_deref(), kept);
     }
 }
