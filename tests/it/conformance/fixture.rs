@@ -36,7 +36,7 @@ pub(crate) struct Fixture {
     pub(crate) worker: WorkerId,
 }
 
-pub(crate) async fn store(harness: Box<dyn StoreHarness>) -> Fixture {
+pub(crate) fn store(harness: Box<dyn StoreHarness>) -> Fixture {
     let clock = Clock::manual(START);
     let worker = worker(&clock);
     Fixture { harness, clock, worker }
@@ -222,7 +222,7 @@ pub(crate) struct BrokerFixture {
     pub(crate) clock: Clock,
 }
 
-pub(crate) async fn broker(harness: Box<dyn BrokerHarness>) -> BrokerFixture {
+pub(crate) fn broker(harness: Box<dyn BrokerHarness>) -> BrokerFixture {
     BrokerFixture { harness, clock: Clock::manual(START) }
 }
 

@@ -175,7 +175,7 @@ pub(crate) mod workers {
         let (a, b) = (worker(&f.clock), worker(&f.clock));
         let first = report(a, f.now());
         f.fleet().report(first.clone()).await.unwrap();
-        assert_eq!(reported(f).await, [first.clone()]);
+        assert_eq!(reported(f).await, std::slice::from_ref(&first));
         f.pass(5);
         let active =
             ActiveJob { job_id: JobId(f.clock.new_uuid()), kind: kind("noop"), queue: queue("a"), started_at: f.now() };

@@ -18,7 +18,7 @@ macro_rules! suite {
                 $(
                     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                     async fn $case() {
-                        let mut fixture = $fixture($open().await).await;
+                        let mut fixture = $fixture($open().await);
                         cases::$case(&mut fixture).await;
                         fixture.check().await;
                     }

@@ -61,6 +61,7 @@ pub(crate) struct Embedded(Arc<dyn Broker>);
 
 impl Embedded {
     /// An empty broker.
+    #[allow(clippy::unused_async, reason = "an adapter of a server connects here")]
     pub(crate) async fn open_fresh() -> Box<dyn BrokerHarness> {
         Box::new(Self(broker::connect("embedded://").unwrap()))
     }
