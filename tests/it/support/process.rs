@@ -78,10 +78,6 @@ impl Process {
         .await;
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub(crate) fn kill(&mut self) {
         drop(self.child.kill());
         self.child.wait().unwrap();
