@@ -452,11 +452,10 @@ impl Jobs {
         }
         // Counted as full, or counted too long ago: ask the store before anybody is refused.
         self.refresh().await?;
-        self.reserve(&limited, false).map_err(|e| {
-            if let JobsError::QueueFull { queue, .. } = &e {
+        self.reserve(&limited, false).inspect_err(|e| {
+            if let JobsError::QueueFull { queue, .. } = e {
                 metrics::counter!(names::JOBS_SHED, "queue" => queue.to_string()).increment(1);
             }
-            e
         })
     }
 

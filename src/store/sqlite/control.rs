@@ -1,7 +1,6 @@
 //! What people do to jobs: cancel, purge, run again, forget.
 
 use rusqlite::{OptionalExtension, params};
-use serde_json::value::RawValue;
 
 use super::{Fault, row, writer::Writing};
 use crate::{
@@ -81,7 +80,7 @@ pub(super) fn run_again(w: &mut Writing<'_>, again: &Again, edit: &JobEdit, now:
     let priority = edit.priority.unwrap_or(priority);
     let spec = Spec {
         max_attempts: edit.max_attempts.unwrap_or(spec.max_attempts),
-        payload: edit.payload.as_ref().map_or(spec.payload, |p: &Box<RawValue>| p.clone()),
+        payload: edit.payload.clone().unwrap_or(spec.payload),
         ..spec
     };
     w.conn

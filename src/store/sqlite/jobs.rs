@@ -189,12 +189,10 @@ fn insert(w: &mut Writing<'_>, rows: &[(Job, String)], key: Option<&Idempotency>
     Ok(Inserted::New)
 }
 
-fn recall(
-    conn: &rusqlite::Connection,
-    scope: &str,
-    key: &str,
-    now: Timestamp,
-) -> Result<Option<([u8; 32], Vec<u8>)>, Fault> {
+/// The fingerprint of the request that a key was used for, and what was answered.
+type Recalled = ([u8; 32], Vec<u8>);
+
+fn recall(conn: &rusqlite::Connection, scope: &str, key: &str, now: Timestamp) -> Result<Option<Recalled>, Fault> {
     let found = conn
         .prepare_cached("SELECT request, answer FROM idempotency_keys WHERE scope = ?1 AND key = ?2 AND expires > ?3")?
         .query_row(params![scope, key, now.as_millis()], |r| Ok((r.get(0)?, r.get(1)?)))
@@ -212,7 +210,7 @@ fn is_paused(w: &Writing<'_>, queue: &QueueName) -> Result<bool, Fault> {
 }
 
 enum RawClaim {
-    Won { job: row::RawJob, queued_at: Timestamp },
+    Won { job: Box<row::RawJob>, queued_at: Timestamp },
     Paused,
     Gone,
 }
@@ -229,7 +227,7 @@ fn claim(
         let mut select = w.conn.prepare_cached(row::SELECT_ONE)?;
         let mut rows = select.query([id.0.as_bytes()])?;
         match rows.next()? {
-            Some(r) if row::state(r, 1)? == State::Queued => row::raw(r)?,
+            Some(r) if row::state(r, 1)? == State::Queued => Box::new(row::raw(r)?),
             _ => return Ok(RawClaim::Gone),
         }
     };

@@ -132,14 +132,19 @@ impl Sqlite {
             drop(tx.send(f(conn)));
         });
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % READERS;
-        let gone = || StoreError::Unavailable("the database is closed".into());
-        self.readers.get(turn).ok_or_else(gone)?.send(work).map_err(|_| gone())?;
-        rx.await.map_err(|_| gone())?.map_err(StoreError::from)
+        let reader = self.readers.get(turn).ok_or_else(|| closed("no reader"))?;
+        reader.send(work).map_err(closed)?;
+        rx.await.map_err(closed)?.map_err(StoreError::from)
     }
 
     fn counts(&self) -> HashMap<QueueName, [u64; 6]> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The thread that should do it is gone.
+fn closed(e: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("the database is closed: {e}"))
 }
 
 fn spawn(name: String, f: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {

@@ -22,6 +22,9 @@ use crate::{
 /// Jobs by queue and state; only states that are indexed are counted.
 pub(super) type Counts = HashMap<QueueName, [u64; 6]>;
 
+/// What one commit changes of [`Counts`].
+type Deltas = Vec<(QueueName, [i64; 6])>;
+
 /// Most operations in one commit: bounds how long the first of them waits.
 const MOST_OPERATIONS: usize = 512;
 
@@ -35,7 +38,7 @@ const GATHER_MOST: Duration = Duration::from_micros(200);
 /// What an operation sees: the open transaction, and the counts it changes.
 pub(super) struct Writing<'c> {
     pub(super) conn: &'c Connection,
-    deltas: Vec<(QueueName, [i64; 6])>,
+    deltas: Deltas,
 }
 
 impl Writing<'_> {
@@ -130,9 +133,8 @@ impl Writer {
         f: impl FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let closed = || StoreError::Unavailable("the database is closed".into());
-        self.0.send(Box::new(Op { f, out: None, reply })).map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        self.0.send(Box::new(Op { f, out: None, reply })).map_err(super::closed)?;
+        answer.await.map_err(super::closed)?
     }
 }
 
@@ -165,10 +167,7 @@ fn commit_all(conn: &Connection, batch: &mut Vec<Box<dyn Operation>>, counts: &M
 }
 
 /// Runs a batch in one transaction: its deltas if committed, none if an operation failed and all was rolled back.
-fn transaction(
-    conn: &Connection,
-    batch: &mut [Box<dyn Operation>],
-) -> Result<Option<Vec<(QueueName, [i64; 6])>>, StoreError> {
+fn transaction(conn: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<Option<Deltas>, StoreError> {
     let run = |sql: &str| conn.prepare_cached(sql).and_then(|mut s| s.execute([])).map(drop).map_err(|e| from_sql(&e));
     run("BEGIN IMMEDIATE")?;
     let mut w = Writing { conn, deltas: Vec::new() };
@@ -194,7 +193,7 @@ fn rollback(conn: &Connection) {
     }
 }
 
-fn apply(counts: &Mutex<Counts>, deltas: Vec<(QueueName, [i64; 6])>) {
+fn apply(counts: &Mutex<Counts>, deltas: Deltas) {
     if deltas.is_empty() {
         return;
     }
