@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::select_all;
 use tokio::sync::{Notify, broadcast};
 
 use super::{Broker, BrokerError, Consumer, Control, Delivery, Listener, WakeUp, Want};
@@ -28,6 +29,8 @@ const BROADCASTS_KEPT: usize = 4096;
 struct Bands {
     bands: [VecDeque<JobId>; BANDS as usize],
     len: usize,
+    /// Wakes whoever waits for this queue, and nobody else: a queue that no worker takes from costs none a wake-up.
+    arrived: Arc<Notify>,
 }
 
 impl Bands {
@@ -66,7 +69,6 @@ impl Bands {
 
 struct Shared {
     queues: Mutex<HashMap<QueueName, Bands>>,
-    arrived: Notify,
     controls: broadcast::Sender<Control>,
 }
 
@@ -82,7 +84,7 @@ pub(super) struct Embedded(Arc<Shared>);
 impl Embedded {
     pub(super) fn new() -> Self {
         let (controls, _) = broadcast::channel(BROADCASTS_KEPT);
-        Self(Arc::new(Shared { queues: Mutex::default(), arrived: Notify::new(), controls }))
+        Self(Arc::new(Shared { queues: Mutex::default(), controls }))
     }
 }
 
@@ -100,16 +102,23 @@ impl Probe for Embedded {
 #[async_trait]
 impl Broker for Embedded {
     async fn publish(&self, wake_ups: &[WakeUp]) -> Result<(), BrokerError> {
+        let mut arrived: Vec<(&QueueName, Arc<Notify>)> = Vec::with_capacity(1);
         {
             let mut queues = self.0.queues();
             for w in wake_ups {
-                match queues.get_mut(&w.queue) {
-                    Some(bands) => bands.push_back(w.priority, w.job),
-                    None => queues.entry(w.queue.clone()).or_default().push_back(w.priority, w.job),
+                let bands = match queues.get_mut(&w.queue) {
+                    Some(bands) => bands,
+                    None => queues.entry(w.queue.clone()).or_default(),
+                };
+                bands.push_back(w.priority, w.job);
+                if !arrived.iter().any(|(q, _)| *q == &w.queue) {
+                    arrived.push((&w.queue, Arc::clone(&bands.arrived)));
                 }
             }
         }
-        self.0.arrived.notify_waiters();
+        for (_, notify) in arrived {
+            notify.notify_waiters();
+        }
         Ok(())
     }
 
@@ -122,7 +131,10 @@ impl Broker for Embedded {
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64, BrokerError> {
-        Ok(self.0.queues().remove(queue).map_or(0, |b| b.len as u64))
+        Ok(self.0.queues().get_mut(queue).map_or(0, |b| {
+            b.bands = Default::default();
+            std::mem::take(&mut b.len) as u64
+        }))
     }
 
     async fn broadcast(&self, control: &Control) -> Result<(), BrokerError> {
@@ -162,32 +174,46 @@ impl EmbeddedConsumer {
     }
 
     fn put_back(&mut self, tags: &[u64]) {
-        {
-            let mut queues = self.shared.queues();
-            // Backwards, so that several deliveries of one band end in the order they were taken.
-            for tag in tags.iter().rev() {
-                if let Some(w) = self.taken.remove(tag) {
-                    queues.entry(w.queue).or_default().push_front(w.priority, w.job);
-                }
+        let mut queues = self.shared.queues();
+        // Backwards, so that several deliveries of one band end in the order they were taken.
+        for tag in tags.iter().rev() {
+            if let Some(w) = self.taken.remove(tag) {
+                let bands = queues.entry(w.queue).or_default();
+                bands.push_front(w.priority, w.job);
+                bands.arrived.notify_waiters();
             }
         }
-        self.shared.arrived.notify_waiters();
+    }
+
+    fn arrivals(&self, want: &Want) -> Vec<Arc<Notify>> {
+        let mut queues = self.shared.queues();
+        let arrived = |(q, _): &(QueueName, usize)| Arc::clone(&queues.entry(q.clone()).or_default().arrived);
+        want.shares.iter().map(arrived).collect()
     }
 }
 
 #[async_trait]
 impl Consumer for EmbeddedConsumer {
     async fn next(&mut self, want: &Want) -> Result<Vec<Delivery>, BrokerError> {
-        let shared = Arc::clone(&self.shared);
+        let taken = self.take(want);
+        if !taken.is_empty() {
+            return Ok(taken);
+        }
+        let arrivals = self.arrivals(want);
         loop {
-            let mut arrived = std::pin::pin!(shared.arrived.notified());
+            let mut waits: Vec<_> = arrivals.iter().map(|n| Box::pin(n.notified())).collect();
             // Registered before the look, so that what arrives between the look and the wait is not missed.
-            arrived.as_mut().enable();
+            for wait in &mut waits {
+                wait.as_mut().enable();
+            }
             let taken = self.take(want);
             if !taken.is_empty() {
                 return Ok(taken);
             }
-            arrived.await;
+            if waits.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            select_all(waits).await;
         }
     }
 

@@ -3,6 +3,7 @@
 //! The room declares the store it needs ([`store::JobStore`], [`store::FleetStore`]) and uses the broker only to say
 //! "look now". Nothing here knows HTTP, SQL or a server.
 
+mod admit;
 pub mod context;
 pub mod control;
 pub mod error;

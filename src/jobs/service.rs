@@ -57,10 +57,6 @@ pub struct Limits {
 pub const MAX_ATTEMPTS: u32 = 1000;
 /// Longest tag in characters.
 pub const TAG_MAX: usize = 100;
-/// How long counts are believed before the store is asked again.
-const COUNTS_FRESH: Duration = Duration::from_secs(1);
-/// What a shed caller is told to wait.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A job as someone asks for it. What is none comes from its kind.
 #[derive(Clone, Debug)]
@@ -124,15 +120,37 @@ pub struct Jobs {
     pub(super) registry: Arc<Registry>,
     pub(super) clock: Clock,
     pub(super) limits: Limits,
-    known: RwLock<HashSet<QueueName>>,
-    depths: Mutex<Depths>,
-    refresh: tokio::sync::Mutex<()>,
+    pub(super) known: RwLock<HashSet<QueueName>>,
+    pub(super) depths: Mutex<Depths>,
+    pub(super) refresh: tokio::sync::Mutex<()>,
+    meter: Meter,
+}
+
+/// Counters of accepted jobs: looked up once for each kind and queue, because a look-up costs more than the count.
+#[derive(Default)]
+struct Meter(RwLock<HashMap<(KindName, QueueName), metrics::Counter>>);
+
+impl Meter {
+    fn submitted(&self, jobs: &[Job]) {
+        for same in jobs.chunk_by(|a, b| a.kind == b.kind && a.queue == b.queue) {
+            let (Some(j), n) = (same.first(), same.len() as u64) else { continue };
+            let key = (j.kind.clone(), j.queue.clone());
+            if let Some(counter) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+                counter.increment(n);
+                continue;
+            }
+            let labels = [("kind", j.kind.to_string()), ("queue", j.queue.to_string())];
+            let counter = metrics::counter!(names::JOBS_SUBMITTED, &labels);
+            counter.increment(n);
+            self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, counter);
+        }
+    }
 }
 
 #[derive(Default)]
-struct Depths {
-    read_at: Timestamp,
-    waiting: HashMap<QueueName, u64>,
+pub(super) struct Depths {
+    pub(super) read_at: Timestamp,
+    pub(super) waiting: HashMap<QueueName, u64>,
 }
 
 impl Jobs {
@@ -157,6 +175,7 @@ impl Jobs {
             known,
             depths: Mutex::default(),
             refresh: tokio::sync::Mutex::new(()),
+            meter: Meter::default(),
         }
     }
 
@@ -211,10 +230,7 @@ impl Jobs {
             .filter(|j| j.state == State::Queued)
             .map(|j| WakeUp { job: j.id, queue: j.queue.clone(), priority: j.priority })
             .collect();
-        for j in &jobs {
-            metrics::counter!(names::JOBS_SUBMITTED, "kind" => j.kind.to_string(), "queue" => j.queue.to_string())
-                .increment(1);
-        }
+        self.meter.submitted(&jobs);
         let key_text = key.as_ref().map(|k| k.key.clone());
         let key = key.map(|k| Idempotency {
             scope: k.scope,
@@ -417,76 +433,6 @@ impl Jobs {
 
     fn too_far(&self) -> String {
         format!("is further away than {} days (jobs.max_delay)", self.limits.max_delay.as_secs() / 86_400)
-    }
-
-    /// Refuses jobs for queues that are full, and new queues over the limit.
-    async fn admit(&self, jobs: &[Job]) -> Result<(), JobsError> {
-        let mut wanted: Vec<(&QueueName, u64)> = Vec::new();
-        for j in jobs {
-            match wanted.iter_mut().find(|(q, _)| *q == &j.queue) {
-                Some((_, n)) => *n += 1,
-                None => wanted.push((&j.queue, 1)),
-            }
-        }
-        let unknown = {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            wanted.iter().any(|(q, _)| !known.contains(*q))
-        };
-        let limited: Vec<_> = wanted.iter().filter_map(|(q, n)| self.depth_limit(q).map(|l| (*q, *n, l))).collect();
-        if unknown {
-            self.refresh().await?;
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            for (q, _) in &wanted {
-                if !known.contains(*q) && known.len() >= self.limits.max_queues {
-                    let max = self.limits.max_queues;
-                    return Err(JobsError::field(
-                        "queue",
-                        format!("`{q}` would be queue number {}, the limit (jobs.max_queues) is {max}", max + 1),
-                    ));
-                }
-                known.insert((*q).clone());
-            }
-        }
-        if limited.is_empty() || self.reserve(&limited, true).is_ok() {
-            return Ok(());
-        }
-        // Counted as full, or counted too long ago: ask the store before anybody is refused.
-        self.refresh().await?;
-        self.reserve(&limited, false).inspect_err(|e| {
-            if let JobsError::QueueFull { queue, .. } = e {
-                metrics::counter!(names::JOBS_SHED, "queue" => queue.to_string()).increment(1);
-            }
-        })
-    }
-
-    fn reserve(&self, limited: &[(&QueueName, u64, u64)], only_if_fresh: bool) -> Result<(), JobsError> {
-        let mut depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner);
-        let stale = only_if_fresh && self.clock.now().since(depths.read_at) > COUNTS_FRESH;
-        for (queue, n, limit) in limited {
-            let depth = depths.waiting.get(*queue).copied().unwrap_or(0);
-            if stale || depth + n > *limit {
-                let (queue, limit) = ((*queue).clone(), *limit);
-                return Err(JobsError::QueueFull { queue, depth, limit, retry_after: RETRY_AFTER });
-            }
-        }
-        for (queue, n, _) in limited {
-            match depths.waiting.get_mut(*queue) {
-                Some(depth) => *depth += n,
-                None => drop(depths.waiting.insert((*queue).clone(), *n)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the counts of all queues; callers that come together share one reading.
-    async fn refresh(&self) -> Result<(), JobsError> {
-        let _one_at_a_time = self.refresh.lock().await;
-        let queues = self.fleet.queues().await?;
-        self.known.write().unwrap_or_else(PoisonError::into_inner).extend(queues.iter().map(|q| q.name.clone()));
-        let mut depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner);
-        depths.read_at = self.clock.now();
-        depths.waiting = queues.into_iter().map(|q| (q.name, q.counts.queued + q.counts.scheduled)).collect();
-        Ok(())
     }
 }
 

@@ -159,8 +159,8 @@ fn configure(conn: &Connection, sync: Sync) -> Result<(), rusqlite::Error> {
     conn.set_prepared_statement_cache_capacity(64);
     conn.pragma_update(None, "journal_mode", "wal")?;
     conn.pragma_update(None, "synchronous", if sync == Sync::Full { "full" } else { "normal" })?;
-    // 16 MiB of pages for the writer; a checkpoint every 32 MiB of log, each costs the next commit a few milliseconds.
-    conn.pragma_update(None, "cache_size", -16_384)?;
+    // 8 MiB of pages for the writer: the hot ends of the trees; a checkpoint every 32 MiB of log, each costs the next commit a few milliseconds.
+    conn.pragma_update(None, "cache_size", -8192)?;
     conn.pragma_update(None, "wal_autocheckpoint", 8192)?;
     conn.pragma_update(None, "temp_store", "memory")
 }
