@@ -1,7 +1,10 @@
 //! The store ports of the job queue, and the contract that every adapter keeps.
 //!
 //! Proved for each adapter by `tests/it/conformance/jobs.rs`. In short:
-//! - Each call is atomic for each job it names, and durable when it returns.
+//! - Each call is atomic for each job it names. When it returns, it survives the death of any process. What a caller is
+//!   told (inserts, finishes, cancels, replays, pauses, items) also survives the loss of power. Claims, renewals,
+//!   progress and passes may be undone by a loss of power, but only from the latest backwards, and then all that they
+//!   led to is undone, too: the job is where it was, and runs again.
 //! - Transitions are those of [`state::next`](super::state::next), enforced by compare-and-set: of two callers that race, one wins.
 //! - `claim`, `renew`, `progress` and `finish` take batches, so that an adapter may store them in its cheapest shape.
 //! - What a worker writes carries the fence of its claim; a stale fence writes nothing.

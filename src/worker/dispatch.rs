@@ -1,7 +1,6 @@
 //! The worker's main loop: one owner of the consumer, of the free slots, and of the decision to stop.
 
 use std::{
-    collections::HashSet,
     pin::Pin,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
@@ -16,11 +15,12 @@ use tokio::{
 use super::{
     ABORT_GRACE, Shared, StopReason,
     finish::{Ended, Settled},
+    report::read_paused,
     run::{self as job_run, Origin},
     slots::Slots,
 };
 use crate::{
-    base::{backoff::Backoff, clock::Timestamp, failpoint, id::QueueName, shutdown::Shutdown, store::StoreError},
+    base::{backoff::Backoff, clock::Timestamp, failpoint, shutdown::Shutdown, store::StoreError},
     broker::{BrokerError, Consumer, Delivery, Want},
     jobs::store::Claim,
 };
@@ -216,7 +216,6 @@ impl Dispatch<'_> {
     async fn start(&mut self, consumer: Option<&mut Box<dyn Consumer>>, answer: Answer) -> Result<(), StoreError> {
         let Answer { deliveries, generation, at, claims } = answer;
         let (mut gone, mut back) = (Vec::new(), Vec::new());
-        let mut paused: HashSet<QueueName> = HashSet::new();
         let (claims, failure) = match claims {
             Ok(claims) => (claims, None),
             // Nobody knows whether it was written: if so, the lease will tell; if not, the wake-ups come again.
@@ -235,17 +234,15 @@ impl Dispatch<'_> {
                     job_run::start(self.shared, *job, origin, self.ended.clone());
                 }
                 Claim::Gone => gone.push(delivery.tag),
-                Claim::Paused => {
-                    paused.insert(delivery.wake_up.queue);
-                    back.push(delivery.tag);
-                }
+                Claim::Paused => back.push(delivery.tag),
             }
         }
         let idle = gone.len() + back.len();
         self.taken -= idle as u64;
         self.shared.slots_in_use.fetch_sub(idle, Ordering::AcqRel);
-        if failure.is_none() {
-            self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner).extend(paused);
+        if failure.is_none() && !back.is_empty() {
+            // Before they are given back, or they would come again at once.
+            read_paused(self.shared).await;
         }
         if generation == self.generation {
             acknowledge(consumer, &gone, &back).await;

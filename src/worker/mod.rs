@@ -86,6 +86,7 @@ pub(crate) struct Shared {
     pub(crate) meter: meter::Meter,
     pub(crate) paused: std::sync::Mutex<std::collections::HashSet<QueueName>>,
     pub(crate) paused_changed: tokio::sync::Notify,
+    pub(crate) reading_paused: tokio::sync::Mutex<()>,
     /// Handlers running and jobs being claimed for them.
     pub(crate) slots_in_use: std::sync::atomic::AtomicUsize,
     pub(crate) slot_freed: tokio::sync::Notify,
@@ -105,6 +106,7 @@ pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
         meter,
         paused: std::sync::Mutex::default(),
         paused_changed: tokio::sync::Notify::new(),
+        reading_paused: tokio::sync::Mutex::new(()),
         slots_in_use: std::sync::atomic::AtomicUsize::new(0),
         slot_freed: tokio::sync::Notify::new(),
         draining: std::sync::atomic::AtomicBool::new(false),

@@ -69,7 +69,9 @@ async fn report(shared: &Shared, started_at: Timestamp) {
 }
 
 /// Reads which queues are paused; true in the store, quick by broadcast.
-async fn read_paused(shared: &Shared) {
+pub(super) async fn read_paused(shared: &Shared) {
+    // One at a time: an older reading must not overwrite a newer one.
+    let _turn = shared.reading_paused.lock().await;
     match shared.deps.fleet.queues().await {
         Ok(queues) => {
             let now = queues.into_iter().filter(|q| q.paused).map(|q| q.name).collect();

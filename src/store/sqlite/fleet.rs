@@ -66,7 +66,7 @@ impl FleetStore for Sqlite {
     }
 
     async fn report(&self, worker: WorkerReport) -> Result<(), StoreError> {
-        self.write(move |w| {
+        self.write_lazily(move |w| {
             let report = row::to_json("worker report", &worker)?;
             w.conn
                 .prepare_cached("INSERT OR REPLACE INTO workers (id, report) VALUES (?1, ?2)")?
@@ -91,7 +91,7 @@ impl FleetStore for Sqlite {
     }
 
     async fn forget(&self, worker: WorkerId) -> Result<(), StoreError> {
-        self.write(move |w| {
+        self.write_lazily(move |w| {
             w.conn.prepare_cached("DELETE FROM workers WHERE id = ?1")?.execute([worker.0.as_bytes()])?;
             Ok(())
         })

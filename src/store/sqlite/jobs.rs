@@ -57,7 +57,7 @@ impl JobStore for Sqlite {
     ) -> Result<Vec<Claim>, StoreError> {
         let ids = ids.to_vec();
         let claims: Vec<RawClaim> = self
-            .write(move |w| {
+            .write_lazily(move |w| {
                 let any_paused = any_paused(w)?;
                 ids.iter().map(|id| claim(w, *id, worker, now, lease, any_paused)).collect()
             })
@@ -72,11 +72,11 @@ impl JobStore for Sqlite {
 
     async fn renew(&self, held: &[(JobId, u64)], until: Timestamp) -> Result<Vec<Renewal>, StoreError> {
         let held = held.to_vec();
-        self.write(move |w| held.iter().map(|(id, fence)| renew(w, *id, *fence, until)).collect()).await
+        self.write_lazily(move |w| held.iter().map(|(id, fence)| renew(w, *id, *fence, until)).collect()).await
     }
 
     async fn progress(&self, of: Vec<(JobId, u64, Progress)>) -> Result<(), StoreError> {
-        self.write(move |w| {
+        self.write_lazily(move |w| {
             for (id, fence, p) in &of {
                 w.conn
                     .prepare_cached("UPDATE jobs SET progress = ?3 WHERE id = ?1 AND state = 2 AND fence = ?2")?
@@ -96,7 +96,7 @@ impl JobStore for Sqlite {
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Waiting>, StoreError> {
-        self.write(move |w| sweep::due(w, now, limit)).await
+        self.write_lazily(move |w| sweep::due(w, now, limit)).await
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
@@ -111,7 +111,7 @@ impl JobStore for Sqlite {
         limit: usize,
     ) -> Result<Vec<Moved>, StoreError> {
         let which = which.clone();
-        self.write(move |w| sweep::void(w, &which, now, crash_limit, limit)).await
+        self.write_lazily(move |w| sweep::void(w, &which, now, crash_limit, limit)).await
     }
 
     async fn waiting(
@@ -152,7 +152,7 @@ impl JobStore for Sqlite {
         after: Option<JobId>,
         limit: usize,
     ) -> Result<(u64, Option<JobId>), StoreError> {
-        self.write(move |w| sweep::retain(w, retention, after, limit)).await
+        self.write_lazily(move |w| sweep::retain(w, retention, after, limit)).await
     }
 }
 

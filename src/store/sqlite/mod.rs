@@ -90,7 +90,7 @@ impl Sqlite {
     pub(super) fn open(path: &Path, sync: Sync) -> Result<Arc<Self>, StoreError> {
         let lock = migrate::lock(path)?;
         let mut conn = Connection::open(path).map_err(|e| migrate::unusable(path, &e))?;
-        configure(&conn, sync).map_err(|e| migrate::unusable(path, &e))?;
+        configure(&conn).map_err(|e| migrate::unusable(path, &e))?;
         migrate::run(&mut conn, path)?;
         let counts = Arc::new(Mutex::new(writer::count(&conn)?));
         let mut readers = Vec::with_capacity(READERS);
@@ -107,7 +107,7 @@ impl Sqlite {
             })?;
             readers.push(tx);
         }
-        let writer = Writer::start(conn, Arc::clone(&counts))?;
+        let writer = Writer::start(conn, sync, Arc::clone(&counts))?;
         Ok(Arc::new(Self { writer, readers, turn: AtomicUsize::new(0), counts, _lock: lock }))
     }
 
@@ -118,7 +118,17 @@ impl Sqlite {
         &self,
         f: impl FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.writer.run(f).await
+        self.writer.run(true, f).await
+    }
+
+    /// Runs `f` in the next commit; returns when that has survived the death of this process. A loss of power may undo
+    /// it: only for what may be undone and done again without anyone being told something false, such as a claim, whose
+    /// job is then simply queued as before.
+    async fn write_lazily<T: Send + 'static>(
+        &self,
+        f: impl FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writer.run(false, f).await
     }
 
     /// Runs `f` on a snapshot of the last commit.
@@ -155,10 +165,11 @@ fn spawn(name: String, f: impl FnOnce() + Send + 'static) -> Result<(), StoreErr
         .map_err(|e| StoreError::Internal(format!("cannot start a thread: {e}")))
 }
 
-fn configure(conn: &Connection, sync: Sync) -> Result<(), rusqlite::Error> {
+fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
     conn.set_prepared_statement_cache_capacity(64);
     conn.pragma_update(None, "journal_mode", "wal")?;
-    conn.pragma_update(None, "synchronous", if sync == Sync::Full { "full" } else { "normal" })?;
+    // Migrations are always synced; the writer then chooses for each commit.
+    conn.pragma_update(None, "synchronous", "full")?;
     // 8 MiB of pages for the writer: the hot ends of the trees; a checkpoint every 32 MiB of log, each costs the next commit a few milliseconds.
     conn.pragma_update(None, "cache_size", -8192)?;
     conn.pragma_update(None, "wal_autocheckpoint", 8192)?;

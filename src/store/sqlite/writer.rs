@@ -12,7 +12,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Fault, from_sql, spawn};
+use super::{Fault, Sync, from_sql, spawn};
 use crate::{
     base::{id::QueueName, store::StoreError},
     jobs::state::State,
@@ -69,17 +69,24 @@ impl Writing<'_> {
 }
 
 trait Operation: Send {
+    /// Whether whoever asked relies on it after a loss of power.
+    fn synced(&self) -> bool;
     fn run(&mut self, w: &mut Writing<'_>) -> bool;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
 struct Op<F, T> {
     f: F,
+    synced: bool,
     out: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
 impl<T: Send, F: FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send> Operation for Op<F, T> {
+    fn synced(&self) -> bool {
+        self.synced
+    }
+
     fn run(&mut self, w: &mut Writing<'_>) -> bool {
         let out = (self.f)(w).map_err(StoreError::from);
         let fine = out.is_ok();
@@ -99,7 +106,7 @@ impl<T: Send, F: FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send> Operation f
 pub(super) struct Writer(mpsc::Sender<Box<dyn Operation>>);
 
 impl Writer {
-    pub(super) fn start(conn: Connection, counts: Arc<Mutex<Counts>>) -> Result<Self, StoreError> {
+    pub(super) fn start(conn: Connection, sync: Sync, counts: Arc<Mutex<Counts>>) -> Result<Self, StoreError> {
         let (tx, rx) = mpsc::channel();
         spawn("sqlite-write".into(), move || {
             let ops = metrics::counter!(names::STORE_OPS);
@@ -107,6 +114,7 @@ impl Writer {
             let seconds = metrics::histogram!(names::STORE_COMMIT_DURATION);
             let mut batch: Vec<Box<dyn Operation>> = Vec::new();
             let mut gather_until = Instant::now();
+            let mut level = Level { may_sync: sync == Sync::Full, syncing: None };
             while let Ok(first) = rx.recv() {
                 batch.push(first);
                 loop {
@@ -118,6 +126,7 @@ impl Writer {
                 }
                 let began = Instant::now();
                 ops.increment(batch.len() as u64);
+                level.set(&conn, batch.iter().any(|op| op.synced()));
                 commit_all(&conn, &mut batch, &counts);
                 commits.increment(1);
                 let took = began.elapsed();
@@ -130,11 +139,33 @@ impl Writer {
 
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        synced: bool,
         f: impl FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Box::new(Op { f, out: None, reply })).map_err(super::closed)?;
+        self.0.send(Box::new(Op { f, synced, out: None, reply })).map_err(super::closed)?;
         answer.await.map_err(super::closed)?
+    }
+}
+
+/// Whether commits are synced just now.
+struct Level {
+    may_sync: bool,
+    syncing: Option<bool>,
+}
+
+impl Level {
+    /// Switches the sync on or off for the next commit. A commit without one is in the operating system's hands and
+    /// survives the process; the next synced commit makes it durable, too, because the log is written in order.
+    fn set(&mut self, conn: &Connection, wanted: bool) {
+        let wanted = wanted && self.may_sync;
+        if self.syncing == Some(wanted) {
+            return;
+        }
+        match conn.pragma_update(None, "synchronous", if wanted { "full" } else { "normal" }) {
+            Ok(()) => self.syncing = Some(wanted),
+            Err(e) => tracing::error!(error = %e, "cannot switch the sync of commits"),
+        }
     }
 }
 
