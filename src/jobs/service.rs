@@ -273,17 +273,17 @@ impl Jobs {
         self.store.get(id).await?.ok_or_else(|| JobsError::NotFound(format!("there is no job {id}")))
     }
 
-    /// Reads one job, at the latest when it has ended or `patience` is over.
+    /// Reads one job, at the latest when it has ended, `patience` is over, or `hurry` says that the caller must go.
     ///
     /// # Errors
     /// If there is none, or the store fails.
-    pub async fn wait(&self, id: JobId, patience: Duration) -> Result<Job, JobsError> {
+    pub async fn wait(&self, id: JobId, patience: Duration, hurry: impl Fn() -> bool) -> Result<Job, JobsError> {
         let deadline = tokio::time::Instant::now() + patience;
         let mut pause = Duration::from_millis(10);
         loop {
             let job = self.get(id).await?;
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            if job.state.is_final() || left.is_zero() {
+            if job.state.is_final() || left.is_zero() || hurry() {
                 return Ok(job);
             }
             tokio::time::sleep(pause.min(left)).await;

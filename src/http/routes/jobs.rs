@@ -1,5 +1,7 @@
 //! `/api/v1/jobs` once they are submitted: list, read (and wait for), cancel, run again.
 
+use std::sync::atomic::Ordering;
+
 use actix_web::{
     HttpResponse,
     http::StatusCode,
@@ -114,7 +116,8 @@ pub(crate) async fn read(
                 let message = format!("is {seconds}, but must be 0 to {WAIT_MAX} seconds");
                 return Err(Problem::invalid_field("wait", message));
             };
-            state.jobs.wait(id, patience).await?
+            // A server that drains must not wait for its waiting clients.
+            state.jobs.wait(id, patience, || !state.ready.load(Ordering::Relaxed)).await?
         }
     };
     json(StatusCode::OK, &JobBody::of(&job))
