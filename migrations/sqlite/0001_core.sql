@@ -62,3 +62,9 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (scope, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_expires ON idempotency_keys (expires);
+
+-- One row that `/health` overwrites: only a write shows that the disk is full.
+CREATE TABLE probe (
+    id INTEGER NOT NULL PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT;

@@ -131,15 +131,20 @@ pub struct Jobs {
 struct Meter(RwLock<HashMap<(KindName, QueueName), metrics::Counter>>);
 
 impl Meter {
-    fn submitted(&self, jobs: &[Job]) {
-        for same in jobs.chunk_by(|a, b| a.kind == b.kind && a.queue == b.queue) {
-            let (Some(j), n) = (same.first(), same.len() as u64) else { continue };
-            let key = (j.kind.clone(), j.queue.clone());
+    /// What to count once the jobs are accepted.
+    fn counts(jobs: &[Job]) -> Vec<((KindName, QueueName), u64)> {
+        jobs.chunk_by(|a, b| a.kind == b.kind && a.queue == b.queue)
+            .filter_map(|same| same.first().map(|j| ((j.kind.clone(), j.queue.clone()), same.len() as u64)))
+            .collect()
+    }
+
+    fn submitted(&self, counts: Vec<((KindName, QueueName), u64)>) {
+        for (key, n) in counts {
             if let Some(counter) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
                 counter.increment(n);
                 continue;
             }
-            let labels = [("kind", j.kind.to_string()), ("queue", j.queue.to_string())];
+            let labels = [("kind", key.0.to_string()), ("queue", key.1.to_string())];
             let counter = metrics::counter!(names::JOBS_SUBMITTED, &labels);
             counter.increment(n);
             self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, counter);
@@ -230,7 +235,7 @@ impl Jobs {
             .filter(|j| j.state == State::Queued)
             .map(|j| WakeUp { job: j.id, queue: j.queue.clone(), priority: j.priority })
             .collect();
-        self.meter.submitted(&jobs);
+        let counts = Meter::counts(&jobs);
         let key_text = key.as_ref().map(|k| k.key.clone());
         let key = key.map(|k| Idempotency {
             scope: k.scope,
@@ -240,7 +245,7 @@ impl Jobs {
             expires_at: now.plus(self.limits.idempotency_ttl),
         });
         match self.store.insert(jobs, key).await? {
-            Inserted::New => {}
+            Inserted::New => self.meter.submitted(counts),
             Inserted::Replay(answer) => return Ok(Submitted { answer, replayed: true }),
             Inserted::KeyReused => return Err(key_reused(&key_text.unwrap_or_default())),
         }

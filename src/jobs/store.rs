@@ -102,7 +102,7 @@ pub struct Finish {
     pub fence: u64,
     /// The transition.
     pub verdict: Verdict,
-    /// The record of the run; its error becomes the job's.
+    /// The record of the run, by the worker and from the time that the claim wrote; its error becomes the job's.
     pub attempt: Attempt,
 }
 

@@ -16,9 +16,23 @@ use crate::{
 };
 
 pub(super) async fn run(deps: Arc<Deps>, options: Arc<Options>, stop: CancellationToken) {
+    let mut looked_at = deps.clock.now();
     while !stop.is_cancelled() {
         let now = deps.clock.now();
-        let moved = counted("expired", pass(&deps, &options, &Void::Expired(now)).await);
+        let slept = now.since(looked_at);
+        looked_at = now;
+        // Whoever was suspended (a laptop that sleeps, a paused machine) finds every lease expired, those of live
+        // workers on the same machine, too. They wake up with this process and renew; they get a lease's time for it.
+        let moved = if slept > options.expired_every + options.suspended_after {
+            tracing::warn!(ms = slept.as_millis() as u64, "the process was suspended, leases get time to be renewed");
+            if !pause(&stop, options.suspended_after).await {
+                return;
+            }
+            looked_at = deps.clock.now();
+            0
+        } else {
+            counted("expired", pass(&deps, &options, &Void::Expired(now)).await)
+        };
         if moved < options.batch && !pause(&stop, options.expired_every).await {
             return;
         }

@@ -45,6 +45,9 @@ pub struct Options {
     pub due_every: Duration,
     /// Between looks for leases that ran out.
     pub expired_every: Duration,
+    /// A pass that comes this much later than it should was suspended together with workers near it, which then get as
+    /// long to renew: more than two renewals, less than a lease.
+    pub suspended_after: Duration,
     /// Between looks for lost wake-ups.
     pub lost_every: Duration,
     /// A job queued for this long may have lost its wake-up.

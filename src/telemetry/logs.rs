@@ -24,10 +24,23 @@ pub fn init(log: &Log) -> Result<(), String> {
         let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours)).try_init()
     };
-    if let Err(e) = started {
-        tracing::debug!(error = %e, "logging was already started");
+    match started {
+        Ok(()) => log_panics(),
+        Err(e) => tracing::debug!(error = %e, "logging was already started"),
     }
     Ok(())
+}
+
+/// A panic is a log line like any other: the default hook would write raw text, with whatever bytes the message holds,
+/// between the JSON lines.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let text =
+            payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let at = panic.location().map(ToString::to_string);
+        tracing::error!(panic = text.unwrap_or("no message"), at, "a thread panicked");
+    }));
 }
 
 /// Checks a value of `log.level` without starting anything.

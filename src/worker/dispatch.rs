@@ -62,7 +62,7 @@ pub(super) async fn run(
     mut settled: UnboundedReceiver<Vec<Settled>>,
     shutdown: &Shutdown,
 ) -> usize {
-    let slots = Slots::new(&shared.options.queues, shared.options.strict);
+    let slots = Slots::new(&shared.options.queues, shared.options.strict, shared.options.slots);
     let claiming = FuturesUnordered::new();
     let mut d = Dispatch { shared, ended, slots, claiming, unsettled: 0, taken: 0, generation: 0, failures: 0 };
     let mut consumer: Option<Box<dyn Consumer>> = None;

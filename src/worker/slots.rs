@@ -8,13 +8,15 @@ use std::collections::HashSet;
 
 use crate::{base::id::QueueName, broker::Want};
 
-/// How many turns a queue can save up or owe.
+/// How many turns a queue can save up or owe, at least; as many as the worker has slots if these are more, because so
+/// many can be taken from one queue in one go.
 const MEMORY: i64 = 8;
 
 /// The sharing of slots between a worker's queues.
 pub(super) struct Slots {
     queues: Vec<Share>,
     strict: bool,
+    memory: i64,
 }
 
 struct Share {
@@ -24,10 +26,11 @@ struct Share {
 }
 
 impl Slots {
-    pub(super) fn new(queues: &[(QueueName, u32)], strict: bool) -> Self {
+    pub(super) fn new(queues: &[(QueueName, u32)], strict: bool, slots: usize) -> Self {
+        let memory = i64::try_from(slots).unwrap_or(i64::MAX / 1_000_000).max(MEMORY);
         let share =
             |(name, weight): &(QueueName, u32)| Share { name: name.clone(), weight: i64::from(*weight), credit: 0 };
-        Self { queues: queues.iter().map(share).collect(), strict }
+        Self { queues: queues.iter().map(share).collect(), strict, memory }
     }
 
     /// What to ask the broker for with `free` slots; none if there is nothing to ask for.
@@ -63,7 +66,8 @@ impl Slots {
             if s.name == *queue {
                 s.credit -= total;
             }
-            s.credit = s.credit.clamp(-MEMORY * total, MEMORY * total);
+            let most = self.memory.saturating_mul(total);
+            s.credit = s.credit.clamp(-most, most);
         }
     }
 }
@@ -96,7 +100,7 @@ mod tests {
     #[test]
     fn starts_are_in_proportion_to_the_weights() {
         for free in [1, 2, 5, 64] {
-            let mut s = Slots::new(&[(q("a"), 1), (q("b"), 3)], false);
+            let mut s = Slots::new(&[(q("a"), 1), (q("b"), 3)], false, 64);
             let counts = play(&mut s, 4000, free);
             assert!((980..=1030).contains(&counts[0]), "free {free}: {counts:?}");
         }
@@ -104,14 +108,14 @@ mod tests {
 
     #[test]
     fn strict_order_offers_everything_to_the_first() {
-        let s = Slots::new(&[(q("a"), 1), (q("b"), 3)], true);
+        let s = Slots::new(&[(q("a"), 1), (q("b"), 3)], true, 64);
         let w = s.want(4, &HashSet::new()).unwrap();
         assert_eq!(w.shares, [(q("a"), 4), (q("b"), 4)]);
     }
 
     #[test]
     fn paused_queues_are_not_asked() {
-        let s = Slots::new(&[(q("a"), 1), (q("b"), 3)], false);
+        let s = Slots::new(&[(q("a"), 1), (q("b"), 3)], false, 64);
         let w = s.want(2, &HashSet::from([q("b")])).unwrap();
         assert_eq!(w.shares, [(q("a"), 2)]);
         assert!(s.want(2, &HashSet::from([q("a"), q("b")])).is_none());

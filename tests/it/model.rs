@@ -291,8 +291,11 @@ impl World {
             How::Cancel => (Verdict::Cancel, AttemptOutcome::Cancelled, None, None),
             How::Release => (Verdict::Release, AttemptOutcome::Released, None, None),
         };
-        let worker = self.workers[0];
-        let attempt = Attempt { run: fence, worker, started_at: now, finished_at: now, outcome, error, retry_at };
+        // Who claimed it, and when, is what the claim said; a run that nobody claimed can say anything.
+        let job = self.model.jobs.get(&id);
+        let worker = job.and_then(|j| j.worker).unwrap_or(self.workers[0]);
+        let started_at = job.and_then(|j| j.started_at).unwrap_or(now);
+        let attempt = Attempt { run: fence, worker, started_at, finished_at: now, outcome, error, retry_at };
         Finish { id, fence, verdict, attempt }
     }
 

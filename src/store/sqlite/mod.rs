@@ -183,9 +183,10 @@ impl Probe for Sqlite {
     }
 
     async fn check(&self) -> Result<(), String> {
-        // Through the writer, because that is what the service cannot do without.
-        self.write(|w| {
-            w.conn.query_row("SELECT 1", [], |_| Ok(()))?;
+        // A write, because that is what the service cannot do without: a full disk still reads.
+        self.write_lazily(|w| {
+            let sql = "INSERT INTO probe (id, at) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET at = at + 1";
+            w.conn.prepare_cached(sql)?.execute([])?;
             Ok(())
         })
         .await
