@@ -19,7 +19,6 @@ const ARGS: &[&str] = &[
     "--exclude-checks=positive_data_acceptance,ignored_auth,object_level_authorization",
     "--max-examples=30",
     "--max-time=60",
-    // Longer than the longest long-poll.
     "--request-timeout=70",
     // `/metrics` is text for Prometheus. `/api/items` is another name of `/api/v1/items`: schemathesis takes them for
     // two and is surprised that what it deleted at one is gone from the other.
@@ -29,13 +28,15 @@ const ARGS: &[&str] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schemathesis_finds_no_fault() {
-    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/venv/bin/schemathesis");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tool = root.join(".tools/venv/bin/schemathesis");
     assert!(tool.exists(), "schemathesis is missing: run `make tools`");
     let dir = tempfile::tempdir().unwrap();
     // Nothing runs what is submitted: made-up jobs of hours would only heat the machine.
     let env = [("APP__WORKER__QUEUES", "unused"), ("APP__LOG__REQUESTS", "failed")];
     let process = Process::start(dir.path(), &env).await;
     let mut command = tokio::process::Command::new(tool);
+    command.arg("--config-file").arg(root.join("tests/tools/schemathesis.toml"));
     command.arg("run").arg(format!("{}/openapi.json", process.url)).args(ARGS);
     command.current_dir(dir.path()).kill_on_drop(true).stdin(Stdio::null());
     command.env("NO_PROXY", "127.0.0.1").env("PYTHONUNBUFFERED", "1");
