@@ -13,7 +13,7 @@ build: compiler ## Build the release binary, target/release/app
 	$(CARGO) build --release
 
 test: compiler tools ## Run every test; gets what they need first
-	$(CARGO) test --features testing
+	$(CARGO) test --features testing --no-fail-fast
 
 lint: compiler ## Check formatting and lints
 	$(CARGO) fmt --check
