@@ -176,21 +176,28 @@ async fn a_file_that_is_no_database_of_this_version_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_database_of_another_program_is_not_used() {
+async fn a_database_of_another_program_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let other = Connection::open(dir.path().join("other.db")).unwrap();
     other.execute_batch("CREATE TABLE mine (x); INSERT INTO mine VALUES (42)").unwrap();
     drop(other);
     for args in [&["all", "--port", "0"][..], &["migrate"]] {
-        let ended = run(dir.path(), args, &[("APP__STORE__URL", "sqlite://other.db")]).await;
-        assert_eq!((ended.code, ended.err.lines().count()), (Some(FAILED), 1), "{ended:?}");
-        assert!(ended.sentence().contains("`other.db` is a database of another program"), "{ended:?}");
+        let url = [("APP__STORE__URL", "sqlite://other.db")];
+        refused(dir.path(), args, &url, FAILED, &["`other.db` is a database of another program"]).await;
     }
-    let other = Connection::open(dir.path().join("other.db")).unwrap();
-    let row: (i64, i64) = other
-        .query_row("SELECT x, (SELECT count(*) FROM sqlite_schema) FROM mine", [], |r| Ok((r.get(0)?, r.get(1)?)))
-        .unwrap();
-    assert_eq!(row, (42, 1));
+}
+
+#[tokio::test]
+async fn an_unknown_backend_is_refused_without_showing_its_password() {
+    let dir = tempfile::tempdir().unwrap();
+    for (key, url, parts) in [
+        ("APP__STORE__URL", "oracle://app:hunter2@db/x", ["`oracle://app:***@db/x`", "must be one of: sqlite"]),
+        ("APP__BROKER__URL", "kafka://:hunter2@h", ["`kafka://:***@h`", "must be one of: embedded"]),
+        ("APP__BROKER__URL", "embedded://x", ["`embedded://x`", "nothing may follow"]),
+    ] {
+        refused(dir.path(), &["all", "--port", "0"], &[(key, url)], CONFIG, &parts).await;
+    }
+    refused(dir.path(), &["migrate", "--store-url", "sqlite://"], &[], CONFIG, &["names no file"]).await;
 }
 
 #[tokio::test]

@@ -90,6 +90,8 @@ impl Sqlite {
     pub(super) fn open(path: &Path, sync: Sync) -> Result<Arc<Self>, StoreError> {
         let lock = migrate::lock(path)?;
         let mut conn = Connection::open(path).map_err(|e| migrate::unusable(path, &e))?;
+        // Before anything is set: a file that is not ours stays as it is, to the byte.
+        migrate::check(&conn, path)?;
         configure(&conn, sync).map_err(|e| migrate::unusable(path, &e))?;
         migrate::run(&mut conn, path)?;
         let counts = Arc::new(Mutex::new(writer::count(&conn)?));
