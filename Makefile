@@ -1,26 +1,35 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help run build test lint bench clean
+.PHONY: help run build test lint bench tools compiler clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Build and run everything in one process on http://127.0.0.1:8000
+run: compiler ## Build and run everything in one process on http://127.0.0.1:8000
 	$(CARGO) run --release -- all
 
-build: ## Build the release binary, target/release/app
+build: compiler ## Build the release binary, target/release/app
 	$(CARGO) build --release
 
-test: ## Run every test
-	$(CARGO) test --features testing
+test: compiler tools ## Run every test; gets what they need first
+	$(CARGO) test --features testing --no-fail-fast
 
-lint: ## Check formatting and lints
+lint: compiler ## Check formatting and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --features testing -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
+	else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
 
-bench: ## Run the benchmarks
+bench: compiler ## Run the benchmarks
 	$(CARGO) bench
 
-clean: ## Delete what was built
+tools: ## Get the tools that tests use, into .tools
+	@tests/tools/prepare tools
+
+clean: ## Delete what was built, and the tools
 	$(CARGO) clean
+	rm -rf .tools
+
+compiler:
+	@tests/tools/prepare compiler

@@ -47,8 +47,9 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
         config::Sync::Full => store::Sync::Full,
         config::Sync::Normal => store::Sync::Normal,
     };
-    let stores = store::open(&config.store.url, sync).map_err(|e| Error::Failed(e.to_string()))?;
+    // The broker first: a wrong URL must not leave a new database behind.
     let broker = broker::connect(&config.broker.url).map_err(|e| Error::Config(e.to_string()))?;
+    let stores = store::open(&config.store.url, sync)?;
     let wrong = |e: String| Error::Config(e);
     let mut registry = Registry::new(Defaults {
         queue: QueueName::new("default").map_err(wrong)?,

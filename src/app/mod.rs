@@ -18,6 +18,15 @@ pub enum Error {
     Failed(String),
 }
 
+impl From<crate::store::OpenError> for Error {
+    fn from(e: crate::store::OpenError) -> Self {
+        match e {
+            crate::store::OpenError::Url(why) => Self::Config(why),
+            crate::store::OpenError::Store(e) => Self::Failed(e.to_string()),
+        }
+    }
+}
+
 impl Error {
     /// The process's exit code, as `app --help` lists them.
     #[must_use]

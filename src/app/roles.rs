@@ -148,7 +148,7 @@ async fn joined_server(task: Option<JoinHandle<std::io::Result<()>>>) -> bool {
 /// # Errors
 /// If the store cannot be opened or changed.
 pub fn migrate(config: &Config) -> Result<(), Error> {
-    store::open(&config.store.url, store::Sync::Full).map(drop).map_err(|e| Error::Failed(e.to_string()))
+    Ok(store::open(&config.store.url, store::Sync::Full).map(drop)?)
 }
 
 /// The OpenAPI document of the HTTP API.

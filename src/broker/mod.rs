@@ -149,7 +149,10 @@ pub fn connect(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
         Some(("embedded", rest)) => {
             Err(BrokerError::Url(format!("broker.url is `embedded://{rest}`, but nothing may follow `embedded://`")))
         }
-        _ => Err(BrokerError::Url(format!("broker.url is `{url}`, but its scheme must be one of: embedded"))),
+        _ => {
+            let url = crate::config::show::mask_url(url);
+            Err(BrokerError::Url(format!("broker.url is `{url}`, but its scheme must be one of: embedded")))
+        }
     }
 }
 

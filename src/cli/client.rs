@@ -201,11 +201,10 @@ fn refusal(status: StatusCode, problem: &Value) -> Failure {
     let what = text("detail").or_else(|| text("title")).unwrap_or("no reason given");
     let faults = problem.get("errors").and_then(Value::as_array).into_iter().flatten();
     let faults: Vec<String> = faults
-        .map(|e| {
-            let part = |key| e.get(key).and_then(Value::as_str).unwrap_or_default();
-            format!("{}: {}", part("field"), part("message"))
-        })
-        .filter(|fault| !what.contains(fault.as_str()))
+        .map(|e| ["field", "message"].map(|key| e.get(key).and_then(Value::as_str).unwrap_or_default()))
+        // The detail of a single fault often says it all.
+        .filter(|[_, message]| !what.contains(message))
+        .map(|[field, message]| format!("{field}: {message}"))
         .collect();
     let faults = if faults.is_empty() { String::new() } else { format!(" ({})", faults.join("; ")) };
     let request = text("request_id").map(|id| format!(", request id {id}")).unwrap_or_default();

@@ -188,6 +188,8 @@ mod tests {
             "inspect ping --json",
             "config show",
             "config check --role worker",
+            "config check --bind 0.0.0.0:80 --queues a --store-url sqlite://x",
+            "config --port 80 show",
             "health --url http://127.0.0.1:1",
             "completions bash",
         ] {

@@ -32,14 +32,14 @@ pub(super) struct GlobalArgs {
     log_format: Option<String>,
 }
 
-/// Flags of roles that listen.
+/// Flags of roles that listen. Global, as those below, so that `app config check` takes them behind its last word, too.
 #[derive(Debug, Args)]
 pub(super) struct HttpArgs {
     /// Address and port to listen on
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     bind: Option<String>,
     /// Port to listen on; 0 takes a free one
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(super) port: Option<u16>,
 }
 
@@ -47,19 +47,19 @@ pub(super) struct HttpArgs {
 #[derive(Debug, Args)]
 pub(super) struct WorkerArgs {
     /// Queues to work on, with weights: heavy:1,default:3
-    #[arg(long, value_name = "NAME[:WEIGHT],…")]
+    #[arg(long, global = true, value_name = "NAME[:WEIGHT],…")]
     queues: Option<String>,
     /// Jobs run at once; 0 for two per core
-    #[arg(long, value_name = "N")]
+    #[arg(long, global = true, value_name = "N")]
     concurrency: Option<u32>,
     /// Serve queues strictly in the order written
-    #[arg(long)]
+    #[arg(long, global = true)]
     strict: bool,
     /// Stop after this many jobs
-    #[arg(long, value_name = "N")]
+    #[arg(long, global = true, value_name = "N")]
     max_jobs: Option<u32>,
     /// How long running jobs may take when told to stop, such as 30s
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, global = true, value_name = "TIME")]
     shutdown_grace: Option<String>,
 }
 
@@ -67,10 +67,10 @@ pub(super) struct WorkerArgs {
 #[derive(Debug, Args)]
 pub(super) struct BackendArgs {
     /// Where jobs and items are kept
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     store_url: Option<String>,
     /// What wakes workers
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     broker_url: Option<String>,
 }
 

@@ -27,11 +27,11 @@ pub(super) enum QueuesCommand {
         #[arg(required = true)]
         names: Vec<QueueName>,
     },
-    /// Delete the waiting jobs of a queue
+    /// Cancel the queued jobs of a queue
     Purge {
         /// The queue
         name: QueueName,
-        /// Yes, delete them
+        /// Yes, cancel them
         #[arg(long)]
         yes: bool,
     },
@@ -48,14 +48,14 @@ pub(super) async fn run(server: &ServerArgs, command: QueuesCommand) -> Result<(
         QueuesCommand::Resume { names } => each(&client, server.json, &names, "resume").await,
         QueuesCommand::Purge { name, yes } => {
             if !yes {
-                let text = format!("purging deletes every waiting job of `{name}` for good; say --yes if you mean it");
+                let text = format!("purging cancels every queued job of `{name}`; say --yes if you mean it");
                 return Err(Failure::new(USAGE, text));
             }
             let reply = post(&client, &name, "purge").await?;
             if server.json {
                 return print::json(&reply);
             }
-            print::line(&format!("{} jobs deleted from {name}", field(&reply, "purged")))
+            print::line(&format!("{} queued jobs of {name} cancelled", field(&reply, "purged")))
         }
     }
 }

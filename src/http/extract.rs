@@ -56,6 +56,10 @@ fn media_type_fault(req: &HttpRequest) -> Option<Problem> {
         None => return Some(unsupported("the request has no Content-Type; send application/json")),
         Some(value) => value.to_str().unwrap_or_default(),
     };
+    if let Some(coding) = req.headers().get(header::CONTENT_ENCODING).filter(|c| *c != "identity") {
+        let coding = coding.to_str().unwrap_or("unreadable");
+        return Some(unsupported(format!("the Content-Encoding is `{coding}`; send the body as it is")));
+    }
     let essence = given.split(';').next().unwrap_or_default().trim();
     (!essence.eq_ignore_ascii_case("application/json"))
         .then(|| unsupported(format!("the Content-Type is `{essence}`; send application/json")))

@@ -209,6 +209,11 @@ impl Jobs {
     /// If there is no such queue, or the store fails; jobs cancelled until then stay cancelled.
     pub async fn purge(&self, name: &QueueName) -> Result<u64, JobsError> {
         self.queue(name).await?;
+        // The broker first: whatever is submitted from now on keeps its wake-up. Wake-ups that stay behind wake nothing,
+        // because their jobs can no longer be claimed.
+        if let Err(e) = self.broker.purge(name).await {
+            tracing::warn!(queue = %name, error = %e, "wake-ups of a purged queue were not removed");
+        }
         let mut purged = 0;
         loop {
             let n = self.store.purge(name, self.clock.now(), BATCH).await?;
@@ -216,10 +221,6 @@ impl Jobs {
             if n < BATCH as u64 {
                 break;
             }
-        }
-        // Wake-ups that stay behind wake nothing: their jobs can no longer be claimed.
-        if let Err(e) = self.broker.purge(name).await {
-            tracing::warn!(queue = %name, error = %e, "wake-ups of a purged queue were not removed");
         }
         tracing::info!(queue = %name, purged, "queue purged");
         Ok(purged)
@@ -231,6 +232,9 @@ impl Jobs {
     /// If the edit is wrong for one of them (nothing is changed then), or the store fails.
     pub async fn replay(&self, wish: &Replay) -> Result<BulkDone, JobsError> {
         self.check_edit(&wish.edit)?;
+        if let Some(queue) = &wish.edit.queue {
+            self.admit_names(&[queue], "edit.queue").await?;
+        }
         let met = self.dead_letters(&wish.filter, wish.limit).await?;
         self.check_edit_kinds(&wish.edit, &met)?;
         let ids: Vec<JobId> = met.into_iter().map(|(id, _)| id).collect();
@@ -239,6 +243,11 @@ impl Jobs {
             return Ok(done);
         }
         let start = self.clock.now();
+        let last = wish.rate.map_or(0.0, |r| done.matched as f64 / r);
+        if last > self.limits.max_delay.as_secs_f64() {
+            let message = format!("would start the last of {} jobs later than jobs.max_delay allows", done.matched);
+            return Err(JobsError::field("rate", message));
+        }
         let mut nth = 0_u32;
         for batch in ids.chunks(BATCH) {
             let again: Vec<Again> = batch

@@ -92,6 +92,12 @@ pub trait JobKind: Send + Sync + 'static {
 /// implement it directly.
 #[async_trait]
 pub trait Handler: Send + Sync {
+    /// Whether a payload that fits the schema can be run.
+    ///
+    /// # Errors
+    /// A sentence that says why not.
+    fn check(&self, payload: &RawValue) -> Result<(), String>;
+
     /// Runs one job from its payload as it was submitted.
     async fn run(&self, ctx: JobContext, payload: &RawValue) -> Outcome;
 }
@@ -101,6 +107,10 @@ pub(super) struct Typed<K>(pub(super) K);
 
 #[async_trait]
 impl<K: JobKind> Handler for Typed<K> {
+    fn check(&self, payload: &RawValue) -> Result<(), String> {
+        serde_json::from_str::<K::Payload>(payload.get()).map(drop).map_err(|e| format!("does not fit: {e}"))
+    }
+
     async fn run(&self, ctx: JobContext, payload: &RawValue) -> Outcome {
         match serde_json::from_str(payload.get()) {
             Ok(p) => self.0.run(ctx, p).await,

@@ -156,6 +156,8 @@ impl Meter {
 pub(super) struct Depths {
     pub(super) read_at: Timestamp,
     pub(super) waiting: HashMap<QueueName, u64>,
+    /// Admitted, but not stored yet.
+    pub(super) on_the_way: HashMap<QueueName, u64>,
 }
 
 impl Jobs {
@@ -228,7 +230,7 @@ impl Jobs {
             };
         }
         let jobs = self.build(asked, origin, now)?;
-        self.admit(&jobs).await?;
+        let places = self.admit(&jobs).await?;
         let answer = render(&jobs);
         let wake_ups: Vec<WakeUp> = jobs
             .iter()
@@ -249,6 +251,7 @@ impl Jobs {
             Inserted::Replay(answer) => return Ok(Submitted { answer, replayed: true }),
             Inserted::KeyReused => return Err(key_reused(&key_text.unwrap_or_default())),
         }
+        drop(places);
         failpoint::hit("submit.after_insert");
         self.wake(&wake_ups).await;
         failpoint::hit("submit.after_publish");
@@ -407,7 +410,12 @@ impl Jobs {
         }
         // Parsing also refuses nesting deeper than serde_json's limit of 128.
         match serde_json::from_str::<Value>(text) {
-            Ok(value) => Ok(kind.schema.check(&value)),
+            Ok(value) => {
+                let faults = kind.schema.check(&value);
+                // A schema cannot say all that a type can: what would fail at its first run is refused here.
+                let unfit = if faults.is_empty() { kind.handler.check(payload).err() } else { None };
+                Ok(faults.into_iter().chain(unfit.map(|m| FieldError::new("payload", m))).collect())
+            }
             Err(e) => Ok(vec![FieldError::new("payload", format!("cannot be read: {e}"))]),
         }
     }

@@ -34,17 +34,31 @@ pub enum Sync {
     Normal,
 }
 
+/// Why a database cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is wrong.
+    #[error("{0}")]
+    Url(String),
+    /// The database that it names cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Opens the database that `url` names, migrated to the present version.
 ///
 /// # Errors
 /// A sentence: an unknown scheme, a path that cannot be used, a database of a newer version, one in use elsewhere.
-pub fn open(url: &str, sync: Sync) -> Result<Stores, StoreError> {
+pub fn open(url: &str, sync: Sync) -> Result<Stores, OpenError> {
     match url.split_once("://") {
         Some(("sqlite", path)) if !path.is_empty() => {
             let db = sqlite::Sqlite::open(std::path::Path::new(path), sync)?;
             Ok(Stores { jobs: db.clone(), fleet: db.clone(), items: db.clone(), probe: db })
         }
-        Some(("sqlite", _)) => Err(StoreError::Internal("store.url names no file: write sqlite://data/app.db".into())),
-        _ => Err(StoreError::Internal(format!("store.url is `{url}`, but its scheme must be one of: sqlite"))),
+        Some(("sqlite", _)) => Err(OpenError::Url("store.url names no file: write sqlite://data/app.db".into())),
+        _ => {
+            let url = crate::config::show::mask_url(url);
+            Err(OpenError::Url(format!("store.url is `{url}`, but its scheme must be one of: sqlite")))
+        }
     }
 }

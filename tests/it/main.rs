@@ -1,5 +1,5 @@
-//! Integration tests: the house's floors, one conformance suite for each port, a model-based test of the job store, and
-//! the behaviour of workers and scheduler.
+//! Integration tests: the house's floors, one conformance suite for each port, a model-based test of the job store,
+//! the behaviour of workers and scheduler, and the real binary: its start, its command line and its HTTP contract.
 //!
 //! Tests wait for conditions with a deadline ([`support::eventually`]); none of them asserts how long something took.
 #![allow(
@@ -12,10 +12,13 @@
     reason = "a test that cannot go on should say where and stop"
 )]
 
+mod cli;
 mod conformance;
+mod contract;
 mod faults;
 mod floors;
 mod model;
+mod startup;
 mod support;
 mod walk;
 mod worker;

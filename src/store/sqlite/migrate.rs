@@ -45,13 +45,13 @@ pub(super) fn unusable(path: &Path, e: &rusqlite::Error) -> StoreError {
     StoreError::Internal(format!("cannot use `{}` as a database (store.url): {e}", path.display()))
 }
 
-/// Brings the database to the present version, each step in a transaction of its own.
-pub(super) fn run(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let pragma = |conn: &Connection, name: &str| -> Result<i64, StoreError> {
+/// Refuses what is no database, or one of another program or of a newer version, and answers its version.
+pub(super) fn check(conn: &Connection, path: &Path) -> Result<usize, StoreError> {
+    let pragma = |name: &str| -> Result<i64, StoreError> {
         conn.pragma_query_value(None, name, |r| r.get(0)).map_err(|e| unusable(path, &e))
     };
-    let version = usize::try_from(pragma(conn, "user_version")?).unwrap_or(usize::MAX);
-    let ours = pragma(conn, "application_id")? == APPLICATION_ID;
+    let version = usize::try_from(pragma("user_version")?).unwrap_or(usize::MAX);
+    let ours = pragma("application_id")? == APPLICATION_ID;
     let tables: i64 = conn
         .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |r| r.get(0))
         .map_err(|e| unusable(path, &e))?;
@@ -68,6 +68,12 @@ pub(super) fn run(conn: &mut Connection, path: &Path) -> Result<(), StoreError> 
             MIGRATIONS.len()
         )));
     }
+    Ok(version)
+}
+
+/// Brings the database to the present version, each step in a transaction of its own.
+pub(super) fn run(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let version = check(conn, path)?;
     for (i, sql) in MIGRATIONS.iter().enumerate().skip(version) {
         let tx = conn.transaction().map_err(|e| from_sql(&e))?;
         tx.execute_batch(sql)

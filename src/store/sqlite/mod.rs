@@ -90,6 +90,8 @@ impl Sqlite {
     pub(super) fn open(path: &Path, sync: Sync) -> Result<Arc<Self>, StoreError> {
         let lock = migrate::lock(path)?;
         let mut conn = Connection::open(path).map_err(|e| migrate::unusable(path, &e))?;
+        // Before anything is set: a file that is not ours stays as it is, to the byte.
+        migrate::check(&conn, path)?;
         configure(&conn).map_err(|e| migrate::unusable(path, &e))?;
         migrate::run(&mut conn, path)?;
         let counts = Arc::new(Mutex::new(writer::count(&conn)?));
@@ -170,7 +172,8 @@ fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
     conn.pragma_update(None, "journal_mode", "wal")?;
     // Migrations are always synced; the writer then chooses for each commit.
     conn.pragma_update(None, "synchronous", "full")?;
-    // 8 MiB of pages for the writer: the hot ends of the trees; a checkpoint every 32 MiB of log, each costs the next commit a few milliseconds.
+    // 8 MiB of pages for the writer: the hot ends of the trees; a checkpoint every 32 MiB of log, which costs the next
+    // commit some milliseconds.
     conn.pragma_update(None, "cache_size", -8192)?;
     conn.pragma_update(None, "wal_autocheckpoint", 8192)?;
     conn.pragma_update(None, "temp_store", "memory")

@@ -14,6 +14,8 @@ use crate::{
 
 /// A page looks at no more than so many jobs. Rare matches come on later, shorter pages instead of after a long wait.
 const LOOKED_AT: i64 = 20_000;
+/// A page ends when its jobs hold this many bytes: payloads and results may be large, and memory is not.
+const PAGE_BYTES: usize = 4 << 20;
 
 pub(super) fn get(conn: &Connection, id: JobId) -> Result<Option<Job>, Fault> {
     let mut select = conn.prepare_cached(row::SELECT_ONE)?;
@@ -35,13 +37,15 @@ pub(super) fn list(conn: &Connection, filter: &JobFilter, page: PageRequest) -> 
     let mut select = conn.prepare_cached(&sql)?;
     let mut rows = select.query(params_from_iter(values))?;
     let mut data = Vec::new();
+    let mut bytes = 0;
     while let Some(r) = rows.next()? {
-        data.push(row::job(r)?);
-    }
-    if data.len() > page.limit {
-        data.truncate(page.limit);
-        let next = data.last().map(|j| Cursor(j.id.0));
-        return Ok(Page { data, next });
+        if data.len() == page.limit || bytes > PAGE_BYTES {
+            let next = data.last().map(|j: &Job| Cursor(j.id.0));
+            return Ok(Page { data, next });
+        }
+        let raw = row::raw(r)?;
+        bytes += raw.bytes();
+        data.push(raw.job()?);
     }
     // Everything looked at is shown; more may lie beyond the last one looked at.
     let sql = format!("SELECT id FROM {window} ORDER BY id DESC LIMIT 1 OFFSET {}", LOOKED_AT - 1);

@@ -112,6 +112,12 @@ pub(super) fn raw(row: &Row<'_>) -> Result<RawJob, Fault> {
 }
 
 impl RawJob {
+    /// How much of it there is.
+    pub(super) fn bytes(&self) -> usize {
+        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        self.spec.len() + of(&self.progress) + of(&self.result) + of(&self.error) + of(&self.attempts)
+    }
+
     /// Makes sense of it.
     pub(super) fn job(self) -> Result<Job, Fault> {
         let mut job = Job {
