@@ -21,8 +21,9 @@ lint: compiler ## Check formatting and lints
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
 	else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
 
-bench: compiler ## Run the benchmarks
-	$(CARGO) bench
+bench: compiler ## Measure speed beside its ceilings; gets wrk first
+	@tests/tools/prepare wrk
+	$(CARGO) bench --bench embedded
 
 tools: ## Get the tools that tests use, into .tools
 	@tests/tools/prepare tools

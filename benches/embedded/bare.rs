@@ -108,3 +108,23 @@ fn claim_and_finish(c: &Connection, ids: &[uuid::Uuid], batch: usize, worker: uu
         before = chunk;
     }
 }
+
+/// What the disk alone takes for the one synced write that lies in every pick-up.
+pub(crate) async fn sync(report: &mut Report) {
+    use std::os::unix::fs::FileExt;
+    let dir = scratch();
+    let file = std::fs::File::create(dir.path().join("log")).unwrap();
+    let page = [7_u8; 16 * 1024];
+    let mut us = Vec::new();
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(10));
+    for n in 0..500_u64 {
+        tick.tick().await;
+        let start = Instant::now();
+        file.write_all_at(&page, n * page.len() as u64).unwrap();
+        file.sync_data().unwrap();
+        us.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    us.sort_by(f64::total_cmp);
+    report.add("bare write of 16 KiB + fdatasync at 100/s, p50 (us)", us[us.len() / 2]);
+    report.add("bare write of 16 KiB + fdatasync at 100/s, p99 (us)", us[us.len() * 99 / 100]);
+}

@@ -91,6 +91,7 @@ pub(crate) fn run(report: &mut Report) {
         let dir = scratch();
         let app = open(dir.path());
         report.add("submit one by one from 64 tasks, in process (jobs/s)", fill(&app, 64_000, 64, 1).await);
+        crate::bare::sync(report).await;
         latency(report).await;
     });
 }

@@ -33,6 +33,8 @@ const LINES: &[(&str, Option<&str>, &str)] = &[
         Some("drain of no-op jobs, 64 slots (jobs/s)"),
         ">= 80 %",
     ),
+    ("bare write of 16 KiB + fdatasync at 100/s, p50 (us)", None, ""),
+    ("bare write of 16 KiB + fdatasync at 100/s, p99 (us)", None, ""),
     ("pick-up at 100 jobs/s, p50 (us)", None, ""),
     ("pick-up at 100 jobs/s, p99 (us)", None, "< 1,000"),
     ("resident memory, idle (MB)", None, ""),

@@ -137,7 +137,7 @@ impl App {
         let options = scheduler::Options {
             due_every: c.scheduler.due_every,
             expired_every: c.scheduler.expired_every,
-            suspended_after: c.jobs.renew_every * 2,
+            suspended_after: c.jobs.renew_every,
             lost_every: c.scheduler.lost_every,
             lost_after: c.scheduler.lost_after,
             retention_every: c.scheduler.retention_every,

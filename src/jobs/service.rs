@@ -231,6 +231,7 @@ impl Jobs {
         }
         let jobs = self.build(asked, origin, now)?;
         let places = self.admit(&jobs).await?;
+        let (first, count) = (jobs.first().map(|j| j.id), jobs.len());
         let answer = render(&jobs);
         let wake_ups: Vec<WakeUp> = jobs
             .iter()
@@ -255,6 +256,10 @@ impl Jobs {
         failpoint::hit("submit.after_insert");
         self.wake(&wake_ups).await;
         failpoint::hit("submit.after_publish");
+        if let Some(job) = first {
+            let request_id = origin.correlation_id.as_deref().unwrap_or("-");
+            tracing::info!(%job, count, request_id, "job accepted");
+        }
         Ok(Submitted { answer, replayed: false })
     }
 

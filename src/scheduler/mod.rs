@@ -46,7 +46,7 @@ pub struct Options {
     /// Between looks for leases that ran out.
     pub expired_every: Duration,
     /// A pass that comes this much later than it should was suspended together with workers near it, which then get as
-    /// long to renew: more than two renewals, less than a lease.
+    /// long to renew: the time between two renewals, which is at most half of what a lease has left at any moment.
     pub suspended_after: Duration,
     /// Between looks for lost wake-ups.
     pub lost_every: Duration,

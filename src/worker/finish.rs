@@ -138,16 +138,20 @@ fn settle(shared: &Shared, e: &Ended, written: Option<Finished>) -> bool {
     shared.meter.ended(&e.handles, verdict, attempt.outcome, ran.as_secs_f64());
     let ms = ran.as_millis() as u64;
     let error = attempt.error.as_ref().map(|e| e.message.as_str());
+    let request_id = job.spec.correlation_id.as_deref().unwrap_or("-");
     match (state, attempt.retry_at) {
         (State::Scheduled, Some(at)) => {
             let delay_ms = at.since(attempt.finished_at).as_millis() as u64;
-            tracing::warn!(job = %job.id, kind = %job.kind, attempt = job.attempt(), outcome = attempt.outcome.as_str(), error, ms, delay_ms, "job will run again");
+            tracing::warn!(job = %job.id, kind = %job.kind, attempt = job.attempt(), outcome = attempt.outcome.as_str(), error, ms, delay_ms, request_id, "job will run again");
         }
         (State::Failed, _) => {
-            tracing::error!(job = %job.id, kind = %job.kind, attempt = job.attempt(), outcome = attempt.outcome.as_str(), error, ms, "job failed for good, it is a dead letter now");
+            tracing::error!(job = %job.id, kind = %job.kind, attempt = job.attempt(), outcome = attempt.outcome.as_str(), error, ms, request_id, "job failed for good, it is a dead letter now");
+        }
+        (State::Queued, _) => {
+            tracing::info!(job = %job.id, kind = %job.kind, run = job.fence, ms, request_id, "job given back");
         }
         _ => {
-            tracing::info!(job = %job.id, kind = %job.kind, attempt = job.attempt(), state = state.as_str(), ms, "job finished");
+            tracing::info!(job = %job.id, kind = %job.kind, attempt = job.attempt(), state = state.as_str(), ms, request_id, "job finished");
         }
     }
     debug_assert!(attempt.outcome != AttemptOutcome::Succeeded || state == State::Succeeded, "a success is final");

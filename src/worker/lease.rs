@@ -1,13 +1,13 @@
 //! Keeps what this worker runs its own: renews leases in one batch, hears cancels by the way, stores progress.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Shared, StopReason};
 use crate::{
     base::{clock::Timestamp, id::JobId},
-    jobs::store::Renewal,
+    jobs::{model::Progress, store::Renewal},
 };
 
 /// How often progress is stored, at most.
@@ -65,6 +65,7 @@ fn lost(shared: &Shared, id: JobId, held: &[(JobId, u64, Timestamp)]) {
 
 /// Stores the latest progress of every run that noted some.
 pub(super) async fn progress(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut logged = HashMap::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -79,8 +80,23 @@ pub(super) async fn progress(shared: Arc<Shared>, stop: CancellationToken) {
         if notes.is_empty() {
             continue;
         }
+        log_quarters(&notes, &mut logged);
         if let Err(e) = shared.deps.store.progress(notes).await {
             tracing::warn!(error = %e, "progress not stored");
         }
+    }
+}
+
+/// Logs a run's progress when it enters another quarter: often enough to follow, too rarely to drown the log.
+fn log_quarters(notes: &[(JobId, u64, Progress)], logged: &mut HashMap<(JobId, u64), u8>) {
+    for (job, run, p) in notes {
+        let quarter = (p.percent() / 25.0) as u8;
+        if logged.insert((*job, *run), quarter) != Some(quarter) {
+            tracing::info!(%job, run, current = p.current, total = p.total, percent = p.percent(), "job progress");
+        }
+    }
+    // What is not noted any more has ended or is idle; either way it may be logged again.
+    if logged.len() > 10_000 {
+        logged.retain(|key, _| notes.iter().any(|(job, run, _)| (*job, *run) == *key));
     }
 }

@@ -285,7 +285,10 @@ async fn a_full_queue_sheds_load_and_says_when_to_come_back() {
     assert_eq!(refused.header("retry-after"), "5");
     refused.problem(503, "unavailable");
     assert!(refused.json()["detail"].as_str().unwrap().contains("`default` holds 2 jobs and its limit is 2"));
-    t.post(BULK, json!({"jobs": vec![json!({"kind": "noop", "queue": "other"}); 3]})).await.problem(503, "unavailable");
+    let bulk = |queue: &str, n| json!({"jobs": vec![json!({"kind": "noop", "queue": queue}); n]});
+    t.post(BULK, bulk("default", 2)).await.problem(503, "unavailable");
+    // More than would ever fit: trying again cannot help.
+    assert_eq!(t.post(BULK, bulk("other", 3)).await.problem(400, "invalid_request"), ["jobs"]);
     assert_eq!(t.count().await, 2);
 }
 

@@ -3,12 +3,17 @@
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
 
 use super::from_sql;
 use crate::base::store::StoreError;
+
+/// The lock of a process that has just been killed is not free the moment it is dead to its parent.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Marks the file as ours (`PRAGMA application_id`): "appq" in ASCII.
 const APPLICATION_ID: i64 = 0x6170_7071;
@@ -28,14 +33,23 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let name = PathBuf::from(name);
     let file = File::create(&name)
         .map_err(|e| StoreError::Internal(format!("cannot write `{}` beside store.url: {e}", name.display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Unavailable(format!(
-            "`{}` is in use by another process: stop it, or give this one another store.url",
-            path.display()
-        ))),
-        Err(TryLockError::Error(e)) => {
-            Err(StoreError::Internal(format!("cannot lock `{}`: {e}; is it on a local disk?", name.display())))
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < patience => std::thread::park_timeout(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Unavailable(format!(
+                    "`{}` is in use by another process: stop it, or give this one another store.url",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(e)) => {
+                return Err(StoreError::Internal(format!(
+                    "cannot lock `{}`: {e}; is it on a local disk?",
+                    name.display()
+                )));
+            }
         }
     }
 }

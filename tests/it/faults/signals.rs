@@ -57,3 +57,29 @@ async fn a_second_signal_gives_running_jobs_back_without_spending_an_attempt() {
     assert_eq!((&job["attempt"], &job["runs"], &job["crashes"]), (&json!(1), &json!(2), &json!(0)));
     assert_eq!(job["attempts"][0]["outcome"], "released");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_suspended_past_its_leases_keeps_its_jobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    let env = [("APP__JOBS__LEASE", "3s"), ("APP__JOBS__RENEW_EVERY", "1s")];
+    let process = Process::start(dir.path(), &env).await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(submit(&process, json!([{"await": gate}])).await);
+    }
+    for id in &ids {
+        runs(&process, id).await;
+    }
+    process.signal(Signal::STOP);
+    // No condition to wait for: what is tested is that this much time passes without the process.
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    process.signal(Signal::CONT);
+    wait_until("the process has noticed", async || process.log().contains("the process was suspended")).await;
+    std::fs::write(&gate, "").unwrap();
+    for id in &ids {
+        wait_until("the job ends", async || state(&process, id).await["state"] == "succeeded").await;
+        let job = state(&process, id).await;
+        assert_eq!((&job["runs"], &job["crashes"]), (&json!(1), &json!(0)), "{job}");
+    }
+}
