@@ -114,7 +114,7 @@ pub(crate) async fn sync(report: &mut Report) {
     use std::os::unix::fs::FileExt;
     let dir = scratch();
     let file = std::fs::File::create(dir.path().join("log")).unwrap();
-    let page = [7_u8; 16 * 1024];
+    let page = vec![7_u8; 16 * 1024];
     let mut us = Vec::new();
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(10));
     for n in 0..500_u64 {

@@ -248,6 +248,7 @@ fn claim(
         )?
         .execute(params![id.0.as_bytes(), job.at.as_millis(), job.fence, worker.0.as_bytes(), job.started])?;
     w.moved(&queue, Some(State::Queued), Some(State::Running));
+    w.running.insert(id, queue);
     Ok(RawClaim::Won { job, queued_at })
 }
 
@@ -281,6 +282,11 @@ impl End {
 
 fn finish(w: &mut Writing<'_>, end: &End) -> Result<Finished, Fault> {
     let run = &end.run;
+    if let Verdict::Succeed(result) = &run.verdict
+        && let Some(queue) = w.running.get(&run.id).cloned()
+    {
+        return succeed(w, run, result.as_deref(), &queue);
+    }
     let (queue, cancel, failures, history) = {
         let mut select = w.conn.prepare_cached(
             "SELECT queue, cancel, failures, attempts FROM jobs WHERE id = ?1 AND state = 2 AND fence = ?2",
@@ -304,10 +310,7 @@ fn finish(w: &mut Writing<'_>, end: &End) -> Result<Finished, Fault> {
     let spent = u32::from(matches!(cancelled, Event::Retry | Event::Fail));
     let (id, ended_at) = (run.id.0.as_bytes(), run.attempt.finished_at.as_millis());
     match &run.verdict {
-        Verdict::Succeed(result) => w
-            .conn
-            .prepare_cached("UPDATE jobs SET state = 3, at = ?2, result = ?3, error = NULL WHERE id = ?1")?
-            .execute(params![id, ended_at, result.as_deref().map(|r| r.get())])?,
+        Verdict::Succeed(result) => return succeed(w, run, result.as_deref(), &queue),
         verdict => {
             let at = match verdict {
                 Verdict::Retry { at } | Verdict::Snooze { at } if state == State::Scheduled => at.as_millis(),
@@ -319,9 +322,36 @@ fn finish(w: &mut Writing<'_>, end: &End) -> Result<Finished, Fault> {
                     "UPDATE jobs SET state = ?2, at = ?3, failures = ?4, attempts = ?5, error = coalesce(?6, error)
                      WHERE id = ?1",
                 )?
-                .execute(params![id, state as i64, at, failures + spent, history, end.error])?
+                .execute(params![id, state as i64, at, failures + spent, history, end.error])?;
         }
-    };
+    }
+    w.running.remove(&run.id);
     w.moved(&queue, Some(State::Running), Some(state));
     Ok(Finished::Now(state))
+}
+
+/// The way of nearly every job: one statement.
+fn succeed(
+    w: &mut Writing<'_>,
+    run: &Finish,
+    result: Option<&serde_json::value::RawValue>,
+    queue: &QueueName,
+) -> Result<Finished, Fault> {
+    let changed = w
+        .conn
+        .prepare_cached(
+            "UPDATE jobs SET state = 3, at = ?3, result = ?4, error = NULL WHERE id = ?1 AND state = 2 AND fence = ?2",
+        )?
+        .execute(params![
+            run.id.0.as_bytes(),
+            run.fence as i64,
+            run.attempt.finished_at.as_millis(),
+            result.map(serde_json::value::RawValue::get)
+        ])?;
+    if changed == 0 {
+        return Ok(Finished::LeaseLost);
+    }
+    w.running.remove(&run.id);
+    w.moved(queue, Some(State::Running), Some(State::Succeeded));
+    Ok(Finished::Now(State::Succeeded))
 }

@@ -14,7 +14,10 @@ use tokio::sync::oneshot;
 
 use super::{Fault, Sync, from_sql, spawn};
 use crate::{
-    base::{id::QueueName, store::StoreError},
+    base::{
+        id::{JobId, QueueName},
+        store::StoreError,
+    },
     jobs::state::State,
     telemetry::metrics as names,
 };
@@ -24,6 +27,11 @@ pub(super) type Counts = HashMap<QueueName, [u64; 6]>;
 
 /// What one commit changes of [`Counts`].
 type Deltas = Vec<(QueueName, [i64; 6])>;
+
+/// The queue of each job that this process claimed; a job that is not in it has to be looked at. It may hold jobs that
+/// run no more, but what it says of a job that runs is right: a claim writes it, and only a job that does not run can
+/// change its queue.
+pub(super) type RunningQueues = HashMap<JobId, QueueName>;
 
 /// Most operations in one commit: bounds how long the first of them waits.
 const MOST_OPERATIONS: usize = 512;
@@ -39,6 +47,9 @@ const GATHER_MOST: Duration = Duration::from_micros(200);
 pub(super) struct Writing<'c> {
     pub(super) conn: &'c Connection,
     deltas: Deltas,
+    moves: usize,
+    /// Queues of running jobs, so that the end of a job needs no look at it.
+    pub(super) running: &'c mut RunningQueues,
 }
 
 impl Writing<'_> {
@@ -52,6 +63,7 @@ impl Writing<'_> {
 
     /// Notes that a job of `queue` went from one state to another (none: it did not exist, or is gone).
     pub(super) fn moved(&mut self, queue: &QueueName, from: Option<State>, to: Option<State>) {
+        self.moves += 1;
         let at = match self.deltas.iter().position(|(q, _)| q == queue) {
             Some(i) => i,
             None => {
@@ -113,6 +125,7 @@ impl Writer {
             let commits = metrics::counter!(names::STORE_COMMITS);
             let seconds = metrics::histogram!(names::STORE_COMMIT_DURATION);
             let mut batch: Vec<Box<dyn Operation>> = Vec::new();
+            let mut running = RunningQueues::new();
             let mut gather_until = Instant::now();
             let mut level = Level { may_sync: sync == Sync::Full, syncing: None };
             while let Ok(first) = rx.recv() {
@@ -127,11 +140,13 @@ impl Writer {
                 let began = Instant::now();
                 ops.increment(batch.len() as u64);
                 level.set(&conn, batch.iter().any(|op| op.synced()));
-                commit_all(&conn, &mut batch, &counts);
+                let size = commit_all(&conn, &mut batch, &counts, &mut running);
                 commits.increment(1);
                 let took = began.elapsed();
                 seconds.record(took.as_secs_f64());
-                gather_until = Instant::now() + (took / GATHER_PART).min(GATHER_MOST);
+                // A lone caller has nobody to wait for.
+                let wait = if size > 1 { (took / GATHER_PART).min(GATHER_MOST) } else { Duration::ZERO };
+                gather_until = Instant::now() + wait;
             }
         })?;
         Ok(Self(tx))
@@ -170,9 +185,19 @@ impl Level {
 }
 
 /// Commits a batch as one transaction; if one of its operations fails, each on its own.
-fn commit_all(conn: &Connection, batch: &mut Vec<Box<dyn Operation>>, counts: &Mutex<Counts>) {
-    match transaction(conn, batch) {
-        Ok(Some(deltas)) => {
+///
+/// Answers how much was in it: operations or moves of jobs, whichever is more.
+fn commit_all(
+    conn: &Connection,
+    batch: &mut Vec<Box<dyn Operation>>,
+    counts: &Mutex<Counts>,
+    running: &mut RunningQueues,
+) -> usize {
+    let operations = batch.len();
+    let mut moved = 0;
+    match transaction(conn, batch, running) {
+        Ok(Some((deltas, moves))) => {
+            moved = moves;
             apply(counts, deltas);
             for op in batch.drain(..) {
                 op.answer(Ok(()));
@@ -180,7 +205,7 @@ fn commit_all(conn: &Connection, batch: &mut Vec<Box<dyn Operation>>, counts: &M
         }
         Ok(None) if batch.len() > 1 => {
             for op in batch.drain(..) {
-                commit_all(conn, &mut vec![op], counts);
+                commit_all(conn, &mut vec![op], counts, running);
             }
         }
         Ok(None) => {
@@ -195,24 +220,29 @@ fn commit_all(conn: &Connection, batch: &mut Vec<Box<dyn Operation>>, counts: &M
             }
         }
     }
+    operations.max(moved)
 }
 
 /// Runs a batch in one transaction: its deltas if committed, none if an operation failed and all was rolled back.
-fn transaction(conn: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<Option<Deltas>, StoreError> {
+fn transaction(
+    conn: &Connection,
+    batch: &mut [Box<dyn Operation>],
+    running: &mut RunningQueues,
+) -> Result<Option<(Deltas, usize)>, StoreError> {
     let run = |sql: &str| conn.prepare_cached(sql).and_then(|mut s| s.execute([])).map(drop).map_err(|e| from_sql(&e));
     run("BEGIN IMMEDIATE")?;
-    let mut w = Writing { conn, deltas: Vec::new() };
+    let mut w = Writing { conn, deltas: Vec::new(), moves: 0, running };
     let fine = batch.iter_mut().all(|op| op.run(&mut w));
     if !fine {
         rollback(conn);
         return Ok(None);
     }
-    let deltas = w.deltas;
+    let Writing { deltas, moves, .. } = w;
     if let Err(e) = run("COMMIT") {
         rollback(conn);
         return Err(e);
     }
-    Ok(Some(deltas))
+    Ok(Some((deltas, moves)))
 }
 
 fn rollback(conn: &Connection) {
