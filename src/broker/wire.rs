@@ -33,9 +33,4 @@ pub enum Control {
         /// Which worker.
         worker: WorkerId,
     },
-    /// A job reached a final state or moved on; whoever waits for it should look.
-    JobChanged {
-        /// The job.
-        job: JobId,
-    },
 }

@@ -103,7 +103,7 @@ pub(super) async fn control(shared: Arc<Shared>, stop: CancellationToken) {
                     }
                     // `None`: something was missed; cancels come with the next renewal.
                     Some(Control::QueuesChanged) | None => read_paused(&shared).await,
-                    Some(Control::Pong { .. } | Control::JobChanged { .. }) => {}
+                    Some(Control::Pong { .. }) => {}
                 }
             }
         };

@@ -388,7 +388,7 @@ pub(crate) mod broadcast {
             Control::QueuesChanged,
             Control::Ping,
             Control::Pong { worker: WorkerId(f.clock.new_uuid()) },
-            Control::JobChanged { job: JobId(f.clock.new_uuid()) },
+            Control::Cancel { job: JobId(f.clock.new_uuid()) },
         ];
         for control in &said {
             broker.broadcast(control).await.unwrap();
@@ -418,16 +418,16 @@ pub(crate) mod broadcast {
             let job = JobId(f.clock.new_uuid());
             said.push(job);
             let speaker = std::sync::Arc::clone(&broker);
-            let speech = tokio::spawn(async move { speaker.broadcast(&Control::JobChanged { job }).await.unwrap() });
+            let speech = tokio::spawn(async move { speaker.broadcast(&Control::Cancel { job }).await.unwrap() });
             let patience = std::time::Duration::from_micros(n % 20);
-            if let Ok(Ok(Some(Control::JobChanged { job }))) = tokio::time::timeout(patience, listener.next()).await {
+            if let Ok(Ok(Some(Control::Cancel { job }))) = tokio::time::timeout(patience, listener.next()).await {
                 heard.push(job);
             }
             speech.await.unwrap();
         }
         while heard.len() < said.len() {
             match within("the rest", listener.next()).await.unwrap() {
-                Some(Control::JobChanged { job }) => heard.push(job),
+                Some(Control::Cancel { job }) => heard.push(job),
                 other => panic!("{other:?}"),
             }
         }

@@ -139,10 +139,10 @@ async fn dies_and_recovers_at(name: &'static str) {
         let env = [("APP_FAILPOINTS", armed.as_str()), ("APP__JOBS__RETENTION", old)];
         let mut process = Process::start(ledger.path(), &env).await;
         // The first time must come; a later one may not, for a failpoint that is passed at start only.
-        let deadline = Instant::now() + Duration::from_secs(if nth == 1 { 30 } else { 2 });
+        let deadline = Instant::now() + Duration::from_secs(if nth == 1 { 20 } else { 2 });
         while !process.was_killed() && Instant::now() < deadline {
             if name.starts_with("scheduler.retention") {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                wait_until("it is reached or not", async || process.was_killed() || Instant::now() >= deadline).await;
             } else {
                 ledger.submit_mix(&process).await;
             }
