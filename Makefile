@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help run build test lint bench tools compiler clean
+.PHONY: help run build test lint bench tools servers compiler clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,8 +12,8 @@ run: compiler ## Build and run everything in one process on http://127.0.0.1:800
 build: compiler ## Build the release binary, target/release/app
 	$(CARGO) build --release
 
-test: compiler tools ## Run every test; gets what they need first
-	$(CARGO) test --features testing --no-fail-fast
+test: compiler tools servers ## Run every test beside private servers; gets what they need first
+	tests/tools/servers $(CARGO) test --features testing --no-fail-fast
 
 lint: compiler ## Check formatting and lints
 	$(CARGO) fmt --check
@@ -27,6 +27,9 @@ bench: compiler ## Measure speed beside its ceilings; gets wrk first
 
 tools: ## Get the tools that tests use, into .tools
 	@tests/tools/prepare tools
+
+servers: ## Get the servers that tests and benchmarks run against
+	@tests/tools/prepare servers
 
 clean: ## Delete what was built, and the tools
 	$(CARGO) clean
