@@ -3,10 +3,12 @@
 //! The only room that sees adapters; everyone else sees ports.
 
 mod build;
+mod fitness;
 mod roles;
 
 pub use build::{App, build};
-pub use roles::{migrate, openapi_json, run, run_until};
+pub use fitness::Finding;
+pub use roles::{inspect, migrate, openapi_json, run, run_until};
 
 /// Why the program ended other than in good order. The text is one sentence for whoever started it.
 #[derive(Debug, thiserror::Error)]

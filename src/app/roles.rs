@@ -3,19 +3,19 @@
 use std::{
     net::TcpListener,
     num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, build};
+use super::{
+    App, Error, Finding, build,
+    fitness::{self, Fitness},
+};
 use crate::{
-    base::{clock::Clock, shutdown::Shutdown},
+    base::{clock::Clock, probe::Unfit, shutdown::Shutdown},
     config::{Config, LogRequests, Role},
     http::{self, HttpLimits, HttpState, RequestLog, ServeOptions},
     scheduler, store, telemetry, worker,
@@ -47,9 +47,29 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
     let upkeep = tokio::spawn(telemetry::metrics::upkeep(metrics.clone(), stop_last.clone()));
     let server = listener.map(|l| serve(&app, l, metrics, Arc::clone(&ready), shutdown.clone())).transpose()?;
 
+    let mut fitness = Fitness::new(&app.probes, Arc::clone(&ready));
+    let all_answered = match fitness.look().await {
+        Ok(all) => all,
+        Err(e) => {
+            shutdown.drain.cancel();
+            stop_last.cancel();
+            joined_server(server).await;
+            return Err(e);
+        }
+    };
+    let fitness = (!all_answered).then(|| {
+        let (stop, shutdown) = (stop_last.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let ended = fitness.wait(stop).await;
+            if ended.is_err() {
+                shutdown.drain.cancel();
+            }
+            ended
+        })
+    });
     let (deps, options) = app.scheduler();
-    // With a store of its own, whatever was running when this process's predecessor ended runs no more.
-    if role == Role::All {
+    if app.stores.exclusive {
+        // Whatever was running when this process's predecessor ended runs no more.
         scheduler::recover(&deps, &options).await.map_err(|e| Error::Failed(e.to_string()))?;
     }
     let scheduler = matches!(role, Role::All | Role::Scheduler)
@@ -63,7 +83,6 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
             shutdown.drain.cancel();
         })
     });
-    ready.store(true, Ordering::Relaxed);
     tracing::info!(
         role = role.name(),
         version = env!("CARGO_PKG_VERSION"),
@@ -75,6 +94,9 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
     let ended_well = join("worker", worker).await & joined_server(server).await;
     stop_last.cancel();
     let ended_well = join("scheduler", scheduler).await & join("metrics", Some(upkeep)).await & ended_well;
+    if let Some(Ok(Err(e))) = join_some(fitness).await {
+        return Err(e);
+    }
     if ended_well {
         tracing::info!("stopped");
         Ok(())
@@ -132,6 +154,11 @@ async fn join(part: &'static str, task: Option<JoinHandle<()>>) -> bool {
     }
 }
 
+/// The end of a task, if there is one.
+async fn join_some<T>(task: Option<JoinHandle<T>>) -> Option<Result<T, tokio::task::JoinError>> {
+    Some(task?.await)
+}
+
 async fn joined_server(task: Option<JoinHandle<std::io::Result<()>>>) -> bool {
     let Some(task) = task else { return true };
     let error = match task.await {
@@ -147,8 +174,23 @@ async fn joined_server(task: Option<JoinHandle<std::io::Result<()>>>) -> bool {
 ///
 /// # Errors
 /// If the store cannot be opened or changed.
-pub fn migrate(config: &Config) -> Result<(), Error> {
-    Ok(store::open(&config.store.url, store::Sync::Full).map(drop)?)
+pub async fn migrate(config: &Config) -> Result<(), Error> {
+    let stores = store::open(&config.store.url, store::Sync::Full)?;
+    match stores.probe.inspect().await {
+        Ok(_warnings) => Ok(()),
+        Err(Unfit::Refused(e)) => Err(Error::Config(e)),
+        Err(Unfit::Unavailable(e)) => Err(Error::Failed(e)),
+    }
+}
+
+/// Looks at every backend that the configuration names: whether it lets this program in, and which settings put at risk
+/// what is promised.
+///
+/// # Errors
+/// If the configuration cannot be used.
+pub async fn inspect(config: Config) -> Result<Vec<Finding>, Error> {
+    let app = build(config, Clock::system())?;
+    Ok(fitness::look(&app.probes).await)
 }
 
 /// The OpenAPI document of the HTTP API.

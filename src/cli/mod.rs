@@ -113,6 +113,11 @@ enum Command {
         #[command(flatten)]
         backends: process::BackendArgs,
     },
+    /// Look at every backend: whether it lets this program in, and which of its settings may lose data
+    Doctor {
+        #[command(flatten)]
+        backends: process::BackendArgs,
+    },
     /// Ask a server whether it may take traffic; needs no configuration and exits with 0 or 1, for container checks
     Health {
         #[command(flatten)]
@@ -145,6 +150,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             process::run_config(&command, &global, &[&http, &worker, &backends], http.port)
         }
         Command::Migrate { backends } => process::run_migrate(&global, &[&backends]),
+        Command::Doctor { backends } => process::run_doctor(&global, &[&backends]),
         Command::Jobs { server, command } => client::block_on(jobs::run(&server, command))?,
         Command::Queues { server, command } => client::block_on(queues::run(&server, command))?,
         Command::Dead { server, command } => client::block_on(dead::run(&server, command))?,

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     app,
+    base::probe::Unfit,
     config::{self, Config, Role, Sources},
     telemetry::logs,
 };
@@ -159,7 +160,32 @@ pub(super) fn run_role(
 /// Brings the store to the newest schema.
 pub(super) fn run_migrate(global: &GlobalArgs, flags: &[&dyn Overrides]) -> Result<(), Failure> {
     let config = load(global, flags, None)?;
-    block_on(&config, async { app::migrate(&config) })
+    block_on(&config, app::migrate(&config))
+}
+
+/// Looks at every backend and says what it found.
+pub(super) fn run_doctor(global: &GlobalArgs, flags: &[&dyn Overrides]) -> Result<(), Failure> {
+    let config = load(global, flags, None)?;
+    block_on(&config.clone(), async {
+        let mut faults = 0;
+        for app::Finding { name, found } in app::inspect(config).await? {
+            let (state, sentences) = match found {
+                Ok(warnings) if warnings.is_empty() => ("ok", Vec::new()),
+                Ok(warnings) => ("warning", warnings),
+                Err(Unfit::Unavailable(e)) => ("away", vec![e]),
+                Err(Unfit::Refused(e)) => ("refused", vec![e]),
+            };
+            faults += usize::from(state != "ok");
+            let lines = std::iter::once(format!("{name}: {state}")).chain(sentences.iter().map(|s| format!("  {s}")));
+            for line in lines {
+                print::line(&line).map_err(|e| app::Error::Failed(e.to_string()))?;
+            }
+        }
+        match faults {
+            0 => Ok(()),
+            n => Err(app::Error::Failed(format!("{n} of the backends need attention"))),
+        }
+    })
 }
 
 /// Checks or shows the configuration.

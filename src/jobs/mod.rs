@@ -15,3 +15,4 @@ pub mod schema;
 pub mod service;
 pub mod state;
 pub mod store;
+mod wake;

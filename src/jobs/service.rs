@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicI64},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use crate::{
         id::{JobId, KindName, Priority, QueueName},
         page::{Page, PageRequest},
     },
-    broker::{Broker, CALL_TIMEOUT, WakeUp},
+    broker::{Broker, WakeUp},
     telemetry::metrics as names,
 };
 
@@ -117,6 +117,8 @@ pub struct Jobs {
     pub(super) store: Arc<dyn JobStore>,
     pub(super) fleet: Arc<dyn FleetStore>,
     pub(super) broker: Arc<dyn Broker>,
+    /// Until when a broker that did not answer is left alone, in milliseconds.
+    pub(super) broker_silent: Arc<AtomicI64>,
     pub(super) registry: Arc<Registry>,
     pub(super) clock: Clock,
     pub(super) limits: Limits,
@@ -176,6 +178,7 @@ impl Jobs {
             store,
             fleet,
             broker,
+            broker_silent: Arc::default(),
             registry,
             clock,
             limits,
@@ -261,21 +264,6 @@ impl Jobs {
             tracing::info!(%job, count, request_id, "job accepted");
         }
         Ok(Submitted { answer, replayed: false })
-    }
-
-    /// Publishes wake-ups of jobs that are stored. A failure is logged and counted, not returned: the jobs stand, and
-    /// `scheduler::lost` publishes them later.
-    pub async fn wake(&self, wake_ups: &[WakeUp]) {
-        if wake_ups.is_empty() {
-            return;
-        }
-        let failed = match tokio::time::timeout(CALL_TIMEOUT, self.broker.publish(wake_ups)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(e)) => e.to_string(),
-            Err(_) => format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
-        };
-        metrics::counter!(names::BROKER_PUBLISH_FAILURES).increment(1);
-        tracing::warn!(jobs = wake_ups.len(), error = failed, "wake-ups not published, the scheduler will repeat them");
     }
 
     /// Reads one job.

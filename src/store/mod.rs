@@ -10,6 +10,7 @@ use crate::{
     jobs::store::{FleetStore, JobStore},
 };
 
+mod mongo;
 mod sqlite;
 
 /// Every port of one opened database.
@@ -23,6 +24,8 @@ pub struct Stores {
     pub items: Arc<dyn ItemStore>,
     /// Its health.
     pub probe: Arc<dyn Probe>,
+    /// Whether no other process can have it open: whatever was running before this one opened it runs no more.
+    pub exclusive: bool,
 }
 
 /// How sure a write must be before it is answered.
@@ -53,12 +56,18 @@ pub fn open(url: &str, sync: Sync) -> Result<Stores, OpenError> {
     match url.split_once("://") {
         Some(("sqlite", path)) if !path.is_empty() => {
             let db = sqlite::Sqlite::open(std::path::Path::new(path), sync)?;
-            Ok(Stores { jobs: db.clone(), fleet: db.clone(), items: db.clone(), probe: db })
+            Ok(Stores { jobs: db.clone(), fleet: db.clone(), items: db.clone(), probe: db, exclusive: true })
         }
         Some(("sqlite", _)) => Err(OpenError::Url("store.url names no file: write sqlite://data/app.db".into())),
+        Some(("mongodb" | "mongodb+srv", _)) => {
+            let db = mongo::Mongo::open(url)?;
+            Ok(Stores { jobs: db.clone(), fleet: db.clone(), items: db.clone(), probe: db, exclusive: false })
+        }
         _ => {
             let url = crate::config::show::mask_url(url);
-            Err(OpenError::Url(format!("store.url is `{url}`, but its scheme must be one of: sqlite")))
+            Err(OpenError::Url(format!(
+                "store.url is `{url}`, but its scheme must be one of: sqlite, mongodb, mongodb+srv"
+            )))
         }
     }
 }

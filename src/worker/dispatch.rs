@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
     time::{Instant, sleep_until},
 };
 
@@ -16,7 +16,7 @@ use super::{
     ABORT_GRACE, Shared, StopReason,
     finish::{Ended, Settled},
     report::read_paused,
-    run::{self as job_run, Origin},
+    run::{self as job_run, Freed, Origin},
     slots::Slots,
 };
 use crate::{
@@ -31,6 +31,9 @@ const RECONNECT: Backoff = Backoff { base_ms: 100, cap_ms: 5_000 };
 /// Claims under way at once. More than one, so that slots which come free during a claim need not wait for its answer.
 const CLAIMS_AT_ONCE: usize = 8;
 
+/// Most free slots noted in one go.
+const SLOTS_AT_ONCE: usize = 256;
+
 type Claiming = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What the store said to a claim.
@@ -44,6 +47,7 @@ struct Answer {
 struct Dispatch<'a> {
     shared: &'a Arc<Shared>,
     ended: UnboundedSender<Ended>,
+    freed: UnboundedSender<Freed>,
     slots: Slots,
     claiming: FuturesUnordered<Claiming>,
     /// Runs whose end is not settled yet, running ones included.
@@ -64,9 +68,11 @@ pub(super) async fn run(
 ) -> usize {
     let slots = Slots::new(&shared.options.queues, shared.options.strict, shared.options.slots);
     let claiming = FuturesUnordered::new();
-    let mut d = Dispatch { shared, ended, slots, claiming, unsettled: 0, taken: 0, generation: 0, failures: 0 };
+    let (freed, mut freed_slots) = mpsc::unbounded_channel();
+    let mut d = Dispatch { shared, ended, freed, slots, claiming, unsettled: 0, taken: 0, generation: 0, failures: 0 };
     let mut consumer: Option<Box<dyn Consumer>> = None;
     let mut retry_at = Instant::now();
+    let mut slots_now = Vec::new();
     while !shutdown.drain.is_cancelled() && d.left() > 0 {
         let waiting = Instant::now() < retry_at;
         if consumer.is_none() && !waiting {
@@ -97,7 +103,11 @@ pub(super) async fn run(
                     retry_at = d.failed("store", &e);
                 }
             }
-            () = shared.slot_freed.notified() => {}
+            n = freed_slots.recv_many(&mut slots_now, SLOTS_AT_ONCE) => {
+                if n > 0 {
+                    d.acknowledge_freed(consumer.as_mut(), slots_now.drain(..)).await;
+                }
+            }
             () = shared.paused_changed.notified() => {}
             () = sleep_until(retry_at), if waiting => {}
             got = next => match got {
@@ -116,13 +126,14 @@ pub(super) async fn run(
             tracing::warn!(error = %e, "a claim failed while stopping");
         }
     }
-    drain(d, consumer, settled, shutdown).await
+    drain(d, consumer, freed_slots, settled, shutdown).await
 }
 
 /// Lets what runs finish within the grace, then stops it and gives it back.
 async fn drain(
     mut d: Dispatch<'_>,
     mut consumer: Option<Box<dyn Consumer>>,
+    mut freed_slots: UnboundedReceiver<Freed>,
     mut settled: UnboundedReceiver<Vec<Settled>>,
     shutdown: &Shutdown,
 ) -> usize {
@@ -145,6 +156,7 @@ async fn drain(
             }
         };
         tokio::select! {
+            Some(slot) = freed_slots.recv() => d.acknowledge_freed(consumer.as_mut(), std::iter::once(slot)).await,
             Some(batch) = settled.recv() => d.settle(consumer.as_mut(), batch).await,
             () = &mut patience, if give_up.is_none() => {
                 tracing::warn!(running = d.unsettled, "grace is over, giving running jobs back");
@@ -231,7 +243,7 @@ impl Dispatch<'_> {
                     self.unsettled += 1;
                     let handles = self.shared.meter.started(&job, queued_at, at);
                     let origin = Origin { tag: delivery.tag, generation, handles };
-                    job_run::start(self.shared, *job, origin, self.ended.clone());
+                    job_run::start(self.shared, *job, origin, self.freed.clone(), self.ended.clone());
                 }
                 Claim::Gone => gone.push(delivery.tag),
                 Claim::Paused => back.push(delivery.tag),
@@ -250,12 +262,22 @@ impl Dispatch<'_> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Acknowledges what was finished.
+    /// Acknowledges the deliveries of slots that came free.
+    async fn acknowledge_freed(
+        &mut self,
+        consumer: Option<&mut Box<dyn Consumer>>,
+        freed: impl Iterator<Item = Freed>,
+    ) {
+        let done: Vec<u64> = freed.filter(|f| f.done && f.generation == self.generation).map(|f| f.tag).collect();
+        acknowledge(consumer, &done, &[]).await;
+    }
+
+    /// Settles the deliveries that waited for the end of their run to be written.
     async fn settle(&mut self, consumer: Option<&mut Box<dyn Consumer>>, batch: Vec<Settled>) {
         let (mut done, mut back) = (Vec::new(), Vec::new());
         for s in batch {
             self.unsettled = self.unsettled.saturating_sub(1);
-            if s.generation == self.generation {
+            if s.generation == self.generation && !s.acknowledged {
                 if s.give_back { back.push(s.tag) } else { done.push(s.tag) }
             }
         }

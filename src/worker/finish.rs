@@ -28,13 +28,17 @@ pub(super) struct Ended {
     pub(super) context: JobContext,
     pub(super) tag: u64,
     pub(super) generation: u64,
+    /// Its delivery was settled when its slot came free.
+    pub(super) acknowledged: bool,
     pub(super) handles: Arc<Handles>,
 }
 
-/// A run that is over for the store, too: its delivery can be settled and its slot is free.
+/// A run that is over for the store, too.
 pub(super) struct Settled {
     pub(super) tag: u64,
     pub(super) generation: u64,
+    /// Its delivery was settled before.
+    pub(super) acknowledged: bool,
     /// The job is queued again: its wake-up must not be lost.
     pub(super) give_back: bool,
 }
@@ -92,7 +96,8 @@ async fn end(shared: &Shared, ends: Vec<Ended>) -> Vec<Settled> {
     }
     let over = ends.into_iter().map(|e| {
         let result = if e.end.is_some() { written.next() } else { None };
-        Settled { tag: e.tag, generation: e.generation, give_back: settle(shared, &e, result) }
+        let give_back = settle(shared, &e, result);
+        Settled { tag: e.tag, generation: e.generation, acknowledged: e.acknowledged, give_back }
     });
     over.collect()
 }

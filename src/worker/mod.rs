@@ -89,7 +89,6 @@ pub(crate) struct Shared {
     pub(crate) reading_paused: tokio::sync::Mutex<()>,
     /// Handlers running and jobs being claimed for them.
     pub(crate) slots_in_use: std::sync::atomic::AtomicUsize,
-    pub(crate) slot_freed: tokio::sync::Notify,
     pub(crate) draining: std::sync::atomic::AtomicBool,
 }
 
@@ -108,7 +107,6 @@ pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
         paused_changed: tokio::sync::Notify::new(),
         reading_paused: tokio::sync::Mutex::new(()),
         slots_in_use: std::sync::atomic::AtomicUsize::new(0),
-        slot_freed: tokio::sync::Notify::new(),
         draining: std::sync::atomic::AtomicBool::new(false),
     });
     let queues: Vec<String> = shared.options.queues.iter().map(|(q, w)| format!("{q}:{w}")).collect();

@@ -24,7 +24,7 @@ use proptest::{
 use rules::{Answer, Model};
 
 use crate::support::{
-    adapters::{Sqlite, StoreHarness},
+    adapters::{Mongodb, Sqlite, StoreHarness},
     jobs::{START, new_job, priority, queue, raw},
 };
 
@@ -116,10 +116,10 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    fn new(store: Box<dyn StoreHarness>) -> Self {
         let clock = Clock::manual(START);
         let workers = [WorkerId(clock.new_uuid()), WorkerId(clock.new_uuid())];
-        Self { store: Sqlite::open_fresh().await, model: Model::default(), clock, workers, ids: Vec::new() }
+        Self { store, model: Model::default(), clock, workers, ids: Vec::new() }
     }
 
     fn worker(&self, second: bool) -> WorkerId {
@@ -327,16 +327,16 @@ impl World {
     }
 }
 
-#[test]
-fn the_store_does_what_the_model_does() {
+/// Runs random operations over stores that `open` makes.
+fn check(cases: u32, open: impl AsyncFn() -> Box<dyn StoreHarness>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // A failing case prints its shrunk operations; no file is written beside the sources.
-    let config = Config { cases: 200, max_shrink_iters: 4000, failure_persistence: None, ..Config::default() };
+    let config = Config { cases, max_shrink_iters: cases * 20, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new(config);
     let cases = prop::collection::vec(op(), 1..120);
     let outcome = runner.run(&cases, |ops| {
         runtime.block_on(async {
-            let mut world = World::new().await;
+            let mut world = World::new(open().await);
             for op in &ops {
                 world.step(op).await;
                 world.compare().await;
@@ -347,4 +347,15 @@ fn the_store_does_what_the_model_does() {
     if let Err(e) = outcome {
         panic!("{e}");
     }
+}
+
+#[test]
+fn the_sqlite_store_does_what_the_model_does() {
+    check(200, Sqlite::open_fresh);
+}
+
+/// Fewer cases, because each step asks a server several times.
+#[test]
+fn the_mongodb_store_does_what_the_model_does() {
+    check(25, Mongodb::open_fresh);
 }

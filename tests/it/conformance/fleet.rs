@@ -16,6 +16,7 @@ macro_rules! conformance_fleet {
 }
 
 conformance_fleet!(sqlite, crate::support::adapters::Sqlite::open_fresh);
+conformance_fleet!(mongodb, crate::support::adapters::Mongodb::open_fresh);
 
 pub(crate) mod queues {
     use app::jobs::{

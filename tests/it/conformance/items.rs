@@ -21,6 +21,7 @@ macro_rules! conformance_items {
 }
 
 conformance_items!(sqlite, crate::support::adapters::Sqlite::open_fresh);
+conformance_items!(mongodb, crate::support::adapters::Mongodb::open_fresh);
 
 use app::{base::id::ItemId, items::Item};
 use serde_json::{Map, Value, json};

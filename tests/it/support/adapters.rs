@@ -9,6 +9,8 @@ use app::{
 use async_trait::async_trait;
 use tempfile::TempDir;
 
+use super::servers;
+
 /// A store of its own for one test.
 #[async_trait]
 pub(crate) trait StoreHarness: Send + std::marker::Sync {
@@ -46,6 +48,38 @@ impl StoreHarness for Sqlite {
         let url = format!("sqlite://{}", self.dir.path().join("app.db").display());
         // Whoever still holds a port keeps the file locked, so a test that forgot one hears of it here.
         self.stores = Some(store::open(&url, Sync::Normal).unwrap());
+    }
+}
+
+/// A database of its own on the MongoDB server that all tests share.
+pub(crate) struct Mongodb {
+    stores: Option<Stores>,
+    url: String,
+}
+
+impl Mongodb {
+    /// An empty database.
+    pub(crate) async fn open_fresh() -> Box<dyn StoreHarness> {
+        let mut this = Self { stores: None, url: servers::mongodb_database().await };
+        this.reopen().await;
+        Box::new(this)
+    }
+}
+
+#[async_trait]
+impl StoreHarness for Mongodb {
+    fn stores(&self) -> Stores {
+        self.stores.clone().expect("is open")
+    }
+
+    async fn reopen(&mut self) {
+        self.stores = Some(store::open(&self.url, Sync::Normal).unwrap());
+    }
+}
+
+impl Drop for Mongodb {
+    fn drop(&mut self) {
+        servers::drop_database(&self.url);
     }
 }
 

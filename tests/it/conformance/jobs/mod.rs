@@ -111,3 +111,4 @@ macro_rules! conformance_jobs {
 }
 
 conformance_jobs!(sqlite, crate::support::adapters::Sqlite::open_fresh);
+conformance_jobs!(mongodb, crate::support::adapters::Mongodb::open_fresh);

@@ -1,0 +1,97 @@
+//! Whether the backends may be used: each is looked at when a role starts, and again until it has answered once.
+//!
+//! One that refuses this program (a wrong password, a version that cannot work) ends the process with one sentence, because
+//! waiting mends nothing. One that is away does not: the process starts without it and goes on when it comes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use crate::base::{
+    backoff::Backoff,
+    probe::{Probe, Unfit},
+};
+
+/// How long one look may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between looks at a backend that is away.
+const AGAIN: Backoff = Backoff { base_ms: 500, cap_ms: 10_000 };
+
+/// What a look at one backend found.
+pub struct Finding {
+    /// The backend's name.
+    pub name: &'static str,
+    /// Warnings about its settings, or why it cannot be used.
+    pub found: Result<Vec<String>, Unfit>,
+}
+
+/// Looks at every backend once, at all of them together.
+pub(super) async fn look(probes: &[Arc<dyn Probe>]) -> Vec<Finding> {
+    join_all(probes.iter().map(|p| async {
+        let found = match tokio::time::timeout(PATIENCE, p.inspect()).await {
+            Ok(found) => found,
+            Err(_) => Err(Unfit::Unavailable(format!("no answer within {PATIENCE:?}"))),
+        };
+        Finding { name: p.name(), found }
+    }))
+    .await
+}
+
+/// Backends that have not answered yet. `ready` is set as soon as the first of all, the store, has.
+pub(super) struct Fitness {
+    waiting: Vec<Arc<dyn Probe>>,
+    store: &'static str,
+    ready: Arc<AtomicBool>,
+}
+
+impl Fitness {
+    /// All of them; the store is the first.
+    pub(super) fn new(probes: &[Arc<dyn Probe>], ready: Arc<AtomicBool>) -> Self {
+        let store = probes.first().map_or("", |p| p.name());
+        Self { waiting: probes.to_vec(), store, ready }
+    }
+
+    /// Looks at those that have not answered yet; answers whether none is left.
+    pub(super) async fn look(&mut self) -> Result<bool, Error> {
+        for Finding { name, found } in look(&self.waiting).await {
+            match found {
+                Ok(warnings) => {
+                    for warning in warnings {
+                        tracing::warn!(backend = name, "{warning}");
+                    }
+                    self.waiting.retain(|p| p.name() != name);
+                    if name == self.store {
+                        self.ready.store(true, Ordering::Relaxed);
+                    }
+                }
+                Err(Unfit::Unavailable(e)) => {
+                    tracing::warn!(backend = name, error = e, "backend is away, going on without it until it comes");
+                }
+                Err(Unfit::Refused(e)) => return Err(Error::Config(e)),
+            }
+        }
+        Ok(self.waiting.is_empty())
+    }
+
+    /// Looks again until all have answered.
+    pub(super) async fn wait(mut self, stop: CancellationToken) -> Result<(), Error> {
+        for failures in 0.. {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(AGAIN.delay(failures).max(Duration::from_millis(100))) => {}
+            }
+            if self.look().await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

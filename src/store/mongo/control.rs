@@ -1,0 +1,139 @@
+//! What people do to jobs in MongoDB: cancel, purge, run again, forget.
+
+use std::collections::HashMap;
+
+use ::mongodb::bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
+
+use super::{
+    Ready,
+    doc::{date, ids, to_json},
+    fault::Fault,
+    finish::count,
+    jobs::QUEUED,
+    write::{Change, Sure, call_number, job_id},
+};
+use crate::{
+    base::{
+        clock::Timestamp,
+        id::{JobId, QueueName},
+    },
+    jobs::{
+        model::{Job, Spec},
+        state::{Event, State, next},
+        store::{Again, Cancelled, JobEdit, RanAgain, Waiting},
+    },
+};
+
+impl Ready {
+    pub(super) async fn cancel(&self, of: &[JobId], now: Timestamp) -> Result<Vec<Cancelled>, Fault> {
+        let mut final_already = HashMap::new();
+        let cancel = |job_id, job: &Job| {
+            Ok(match job.state {
+                // Asked once is asked for good.
+                State::Running => Some((doc! { "$set": { "cancel": true } }, Cancelled::Requested)),
+                state if next(state, Event::Cancel).is_some() => {
+                    let set = doc! { "state": State::Cancelled as i32, "at": date(now), "cancel": true };
+                    Some((doc! { "$set": set }, Cancelled::Now))
+                }
+                state => {
+                    final_already.insert(job_id, Cancelled::AlreadyFinal(state));
+                    None
+                }
+            })
+        };
+        let mut done = self.decide(Sure::Durable, of.to_vec(), cancel).await?;
+        done.extend(final_already);
+        let mut answer = |job: &JobId| {
+            let first = done.get(job).copied().unwrap_or(Cancelled::NotFound);
+            if first == Cancelled::Now {
+                // Named again, it has ended already.
+                done.insert(*job, Cancelled::AlreadyFinal(State::Cancelled));
+            }
+            first
+        };
+        Ok(of.iter().map(&mut answer).collect())
+    }
+
+    pub(super) async fn purge(&self, queue: &QueueName, now: Timestamp, limit: usize) -> Result<u64, Fault> {
+        let jobs = self.durable.collection::<Document>("jobs");
+        let query = jobs.find(doc! { "state": QUEUED, "queue": queue.as_str() }).sort(doc! { "at": 1 });
+        let found: Vec<Document> = query.limit(limit as i64).projection(doc! { "_id": 1 }).await?.try_collect().await?;
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let by = call_number();
+        let set = doc! { "state": State::Cancelled as i32, "at": date(now), "cancel": true, "by": by };
+        let change = Change {
+            of: found.iter().filter_map(job_id).collect(),
+            only_if: doc! { "state": QUEUED, "queue": queue.as_str() },
+            change: Bson::Document(doc! { "$set": set }),
+        };
+        Ok(self.apply(Sure::Durable, by, &[change]).await?.len() as u64)
+    }
+
+    pub(super) async fn run_again(
+        &self,
+        jobs: &[Again],
+        edit: &JobEdit,
+        now: Timestamp,
+    ) -> Result<Vec<RanAgain>, Fault> {
+        let wishes: HashMap<JobId, &Again> = jobs.iter().rev().map(|a| (a.id, a)).collect();
+        let mut refused = HashMap::new();
+        let again = |id, job: &Job| {
+            let Some(wish) = wishes.get(&id) else { return Ok(None) };
+            match again(wish, job, edit, now)? {
+                Ok(change) => Ok(Some(change)),
+                Err(state) => {
+                    refused.insert(id, RanAgain::Refused(state));
+                    Ok(None)
+                }
+            }
+        };
+        let mut done = self.decide(Sure::Durable, wishes.keys().copied().collect(), again).await?;
+        done.extend(refused);
+        let mut answer = |a: &Again| {
+            let first = done.get(&a.id).cloned().unwrap_or(RanAgain::NotFound);
+            // Named twice, it was moved by the first.
+            match first {
+                RanAgain::Queued(_) => drop(done.insert(a.id, RanAgain::Refused(State::Queued))),
+                RanAgain::Scheduled => drop(done.insert(a.id, RanAgain::Refused(State::Scheduled))),
+                RanAgain::Refused(_) | RanAgain::NotFound => {}
+            }
+            first
+        };
+        Ok(jobs.iter().map(&mut answer).collect())
+    }
+
+    pub(super) async fn discard(&self, of: &[JobId]) -> Result<u64, Fault> {
+        let dead = doc! { "_id": { "$in": ids(of.iter().copied()) }, "state": State::Failed as i32 };
+        Ok(self.durable.collection::<Document>("jobs").delete_many(dead).await?.deleted_count)
+    }
+}
+
+/// A change to a job and what the caller is told.
+type Told = (Document, RanAgain);
+
+/// How a job runs again, or the state that forbids it.
+fn again(wish: &Again, job: &Job, edit: &JobEdit, now: Timestamp) -> Result<Result<Told, State>, Fault> {
+    let event = if wish.at.is_some_and(|at| at > now) { Event::Postpone } else { Event::RunAgain };
+    let Some(state) = next(job.state, event) else { return Ok(Err(job.state)) };
+    let at = wish.at.filter(|_| state == State::Scheduled).unwrap_or(now);
+    let queue = edit.queue.clone().unwrap_or_else(|| job.queue.clone());
+    let priority = edit.priority.unwrap_or(job.priority);
+    let spec = Spec {
+        max_attempts: edit.max_attempts.unwrap_or(job.spec.max_attempts),
+        payload: edit.payload.clone().unwrap_or_else(|| job.spec.payload.clone()),
+        ..job.spec.clone()
+    };
+    let set = doc! {
+        "state": state as i32, "at": date(at), "queue": queue.as_str(), "priority": i32::from(priority.get()),
+        "spec": to_json("spec", &spec)?, "failures": count(0)?, "crashes": count(0)?, "cancel": false,
+    };
+    let change = doc! { "$set": set, "$unset": { "progress": "", "result": "" } };
+    let outcome = match state {
+        State::Scheduled => RanAgain::Scheduled,
+        _ => RanAgain::Queued(Waiting { id: job.id, queue, priority, since: now }),
+    };
+    Ok(Ok((change, outcome)))
+}

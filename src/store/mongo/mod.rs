@@ -1,0 +1,181 @@
+//! The MongoDB store: jobs, items, queues and workers as documents, every change of a job by compare-and-set.
+//!
+//! ```text
+//! jobs              _id, state, queue, priority, kind, at, created, spec (JSON), …   four partial indexes on live states
+//! idempotency_keys  _id {scope, key}, request, answer, expires
+//! items             _id, name, …, version
+//! queues            _id (name), paused
+//! workers           _id, report (JSON)
+//! schema            _id "version", version
+//! ```
+//! What a client is told is written with `{w: "majority", j: true}`; claims, renewals, progress and passes with `{w: 1}`,
+//! because they may be undone together with all that they led to. Each field that an index holds is paid at every
+//! transition, and an update costs the server several inserts: so a job that succeeds costs one insert and two updates,
+//! both shared with every other job of the batch.
+//!
+//! Nothing is asked of the server before the first call: [`Mongo::database`] connects and migrates once, and tries again
+//! with the next call if that failed. So a process starts, and lives on, without its database.
+
+use std::{sync::Arc, time::Duration};
+
+use ::mongodb::{
+    Client, Collection, Database,
+    bson::{Document, doc},
+    options::{Acknowledgment, ClientOptions, ConnectionString, DatabaseOptions, WriteConcern},
+};
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
+use super::OpenError;
+use crate::base::{
+    probe::{Probe, Unfit},
+    store::StoreError,
+};
+
+mod control;
+mod doc;
+mod fault;
+mod finish;
+mod fleet;
+mod gather;
+mod insert;
+mod items;
+mod jobs;
+mod migrate;
+mod read;
+mod sweep;
+mod write;
+
+use doc::JobDoc;
+use fault::Fault;
+
+/// How long one call may take in all. A server that is stopped, or that cannot reach its majority, never answers by itself.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to look for a server that can be written to, unless the URL says otherwise: callers get their 503 soon.
+const SELECTION_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections at once, unless the URL says otherwise.
+const POOL: u32 = 32;
+/// Database name, unless the URL has one.
+const DATABASE: &str = "app";
+
+/// One database of a MongoDB server; implements every store port.
+pub(super) struct Mongo {
+    target: ConnectionString,
+    database: OnceCell<Ready>,
+    inserts: gather::Inserts,
+}
+
+/// A connected client and the two ways to write.
+#[derive(Clone)]
+struct Ready {
+    /// Majority and journal.
+    durable: Database,
+    /// The primary's memory.
+    lazy: Database,
+    /// Whether the server can do transactions; a single server without a replica set cannot.
+    transactions: bool,
+}
+
+fn durable() -> WriteConcern {
+    let mut w = WriteConcern::majority();
+    w.journal = Some(true);
+    w
+}
+
+fn lazy() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Nodes(1)).build()
+}
+
+impl Ready {
+    fn jobs(&self) -> Collection<JobDoc> {
+        self.durable.collection("jobs")
+    }
+}
+
+impl Mongo {
+    pub(super) fn open(url: &str) -> Result<Arc<Self>, OpenError> {
+        let target = ConnectionString::parse(url).map_err(|e| {
+            let url = crate::config::show::mask_url(url);
+            OpenError::Url(format!("store.url is `{url}`, which MongoDB cannot use: {}", fault::sentence(&e)))
+        })?;
+        Ok(Arc::new(Self { target, database: OnceCell::new(), inserts: gather::Inserts::default() }))
+    }
+
+    /// The database, connected and migrated.
+    async fn database(&self) -> Result<&Ready, Fault> {
+        self.database.get_or_try_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Ready, Fault> {
+        let mut options = ClientOptions::parse(self.target.clone()).await?;
+        options.app_name.get_or_insert_with(|| "app".to_owned());
+        options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
+        options.connect_timeout.get_or_insert(SELECTION_TIMEOUT);
+        options.max_pool_size.get_or_insert(POOL);
+        let name = options.default_database.clone().unwrap_or_else(|| DATABASE.to_owned());
+        let client = Client::with_options(options)?;
+        let with = |w| client.database_with_options(&name, DatabaseOptions::builder().write_concern(w).build());
+        let (durable, lazy) = (with(durable()), with(lazy()));
+        let hello = durable.run_command(doc! { "hello": 1 }).await?;
+        let transactions = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|m| m == "isdbgrid");
+        migrate::run(&durable).await?;
+        Ok(Ready { durable, lazy, transactions })
+    }
+
+    /// Bounds one call and translates its faults.
+    async fn call<T>(&self, work: impl Future<Output = Result<T, Fault>> + Send) -> Result<T, StoreError> {
+        match tokio::time::timeout(CALL_TIMEOUT, work).await {
+            Ok(result) => result.map_err(StoreError::from),
+            Err(_) => Err(StoreError::Unavailable(format!("MongoDB did not answer within {CALL_TIMEOUT:?}"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Probe for Mongo {
+    fn name(&self) -> &'static str {
+        "mongodb"
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let look = async {
+            // Only a primary takes writes, and a write that a majority has is what the service cannot do without.
+            self.database().await?.durable.run_command(doc! { "ping": 1 }).await?;
+            Ok(())
+        };
+        self.call(look).await.map_err(|e| e.to_string())
+    }
+
+    async fn inspect(&self) -> Result<Vec<String>, Unfit> {
+        let look = async {
+            let ready = match self.database().await {
+                Ok(ready) => ready,
+                Err(e) if e.is_refusal() => return Ok(Err(Unfit::Refused(e.to_string()))),
+                Err(e) => return Err(e),
+            };
+            let info: Document = ready.durable.run_command(doc! { "buildInfo": 1 }).await?;
+            Ok(Ok(warnings(&info, ready.transactions)))
+        };
+        self.call(look).await.map_err(|e| Unfit::Unavailable(e.to_string()))?
+    }
+}
+
+/// What a server of this make puts at risk.
+fn warnings(build: &Document, transactions: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !transactions {
+        warnings.push(
+            "MongoDB (store.url) is a single server without a replica set: nothing outlives its disk, and submissions in \
+             bulk or with an Idempotency-Key are refused, because they need transactions; start it with --replSet"
+                .to_owned(),
+        );
+    }
+    let version = build.get_str("version").unwrap_or("unknown");
+    let major: u32 = version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    if major < 6 {
+        warnings.push(format!(
+            "MongoDB (store.url) is version {version}, but 6.0 or newer is what this program is tested with"
+        ));
+    }
+    warnings
+}

@@ -1,0 +1,104 @@
+//! Reading jobs from MongoDB: one by id, or a page of many with bounded work.
+
+use ::mongodb::bson::{Document, doc};
+use futures_util::TryStreamExt;
+use uuid::Uuid;
+
+use super::{
+    Ready,
+    doc::{JobDoc, date, id},
+    fault::Fault,
+};
+use crate::{
+    base::{
+        id::JobId,
+        page::{Cursor, Page, PageRequest},
+    },
+    jobs::{model::Job, state::State, store::JobFilter},
+};
+
+/// A page looks at no more than so many jobs. Rare matches come on later, shorter pages instead of after a long wait.
+const LOOKED_AT: u64 = 20_000;
+/// A page ends when its jobs hold this many bytes: payloads and results may be large, and memory is not.
+const PAGE_BYTES: usize = 4 << 20;
+
+impl Ready {
+    pub(super) async fn get(&self, job: JobId) -> Result<Option<Job>, Fault> {
+        self.jobs().find_one(doc! { "_id": id(job.0) }).await?.map(JobDoc::job).transpose()
+    }
+
+    pub(super) async fn list(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<Job>, Fault> {
+        let before = id(page.after.map_or(Uuid::max(), |c| c.0));
+        let window = window(filter);
+        let asked = conditions(filter);
+        // Where every job of the window matches, the page's limit bounds the work by itself.
+        let end = if asked.is_empty() { None } else { self.end_of_look(&window, before).await? };
+        let mut range = doc! { "$lt": before };
+        if let Some(end) = end {
+            range.insert("$gte", id(end.0));
+        }
+        let mut query = window;
+        query.extend(asked);
+        query.insert("_id", range);
+        let limit = i64::try_from(page.limit).unwrap_or(i64::MAX - 1);
+        let mut found = self.jobs().find(query).sort(doc! { "_id": -1 }).limit(limit + 1).await?;
+        let mut data = Vec::new();
+        let mut bytes = 0;
+        while let Some(d) = found.try_next().await? {
+            if data.len() == page.limit || bytes > PAGE_BYTES {
+                let next = data.last().map(|j: &Job| Cursor(j.id.0));
+                return Ok(Page { data, next });
+            }
+            bytes += d.bytes();
+            data.push(d.job()?);
+        }
+        // Everything looked at is shown; more may lie beyond the last one looked at.
+        Ok(Page { data, next: end })
+    }
+
+    /// The last job that a page may look at, if there are more behind it.
+    async fn end_of_look(&self, window: &Document, before: ::mongodb::bson::Uuid) -> Result<Option<Cursor>, Fault> {
+        let mut query = window.clone();
+        query.insert("_id", doc! { "$lt": before });
+        let jobs = self.durable.collection::<Document>("jobs");
+        let last =
+            jobs.find_one(query).sort(doc! { "_id": -1 }).skip(LOOKED_AT - 1).projection(doc! { "_id": 1 }).await?;
+        Ok(last.as_ref().and_then(super::write::job_id).map(|j| Cursor(j.0)))
+    }
+}
+
+/// What a page looks at: an index where one holds the state in order or holds few, else all jobs.
+fn window(filter: &JobFilter) -> Document {
+    match filter.state {
+        Some(state @ (State::Failed | State::Running)) => doc! { "state": state as i32 },
+        _ => Document::new(),
+    }
+}
+
+fn conditions(f: &JobFilter) -> Document {
+    let mut all = Document::new();
+    if let Some(state) = f.state.filter(|s| !matches!(s, State::Failed | State::Running)) {
+        // As an expression it chooses no index: those of the live states are not in the order of ids.
+        all.insert("$expr", doc! { "$eq": ["$state", state as i32] });
+    }
+    if let Some(k) = &f.kind {
+        all.insert("kind", k.as_str());
+    }
+    if let Some(q) = &f.queue {
+        all.insert("queue", q.as_str());
+    }
+    if let Some(t) = &f.tag {
+        all.insert("tags", t);
+    }
+    let mut created = Document::new();
+    if let Some(t) = f.created_after {
+        created.insert("$gte", date(t));
+    }
+    if let Some(t) = f.created_before {
+        created.insert("$lt", date(t));
+    }
+    if !created.is_empty() {
+        all.insert("created", created);
+    }
+    all
+}

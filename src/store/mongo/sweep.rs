@@ -1,0 +1,192 @@
+//! What the scheduler's passes do in MongoDB: small indexed batches, safe to run twice and by several at once.
+
+use ::mongodb::bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
+
+use super::{
+    Ready,
+    doc::{date, id, ids, time, to_json},
+    fault::Fault,
+    finish::{count, recorded},
+    jobs::{QUEUED, RUNNING},
+    write::{Change, Sure, call_number},
+};
+use crate::{
+    base::{
+        clock::Timestamp,
+        id::{JobId, QueueName, WorkerId},
+    },
+    jobs::{
+        model::{Attempt, AttemptOutcome, Job, JobError},
+        state::State,
+        store::{Moved, Retention, Void, Waiting, crash_limit_error},
+    },
+};
+
+const SCHEDULED: i32 = State::Scheduled as i32;
+
+impl Ready {
+    pub(super) async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Waiting>, Fault> {
+        let due = doc! { "state": SCHEDULED, "at": { "$lte": date(now) } };
+        let found: Vec<_> =
+            self.jobs().find(due).sort(doc! { "at": 1 }).limit(limit as i64).await?.try_collect().await?;
+        let by = call_number();
+        let change = Change {
+            of: found.iter().map(super::JobDoc::job_id).collect(),
+            // Someone may have given it another time since.
+            only_if: doc! { "state": SCHEDULED, "at": { "$lte": date(now) } },
+            change: Bson::Document(doc! { "$set": { "state": QUEUED, "at": date(now), "by": by } }),
+        };
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let moved = self.apply(Sure::Lazy, by, &[change]).await?;
+        found.iter().filter(|d| moved.contains(&d.job_id())).map(|d| d.waiting(now)).collect()
+    }
+
+    pub(super) async fn next_due(&self) -> Result<Option<Timestamp>, Fault> {
+        let jobs = self.durable.collection::<Document>("jobs");
+        let first = jobs
+            .find_one(doc! { "state": SCHEDULED })
+            .sort(doc! { "state": 1, "at": 1 })
+            .projection(doc! { "_id": 0, "at": 1 })
+            .hint(::mongodb::options::Hint::Name("scheduled".to_owned()))
+            .await?;
+        Ok(first.and_then(|d| d.get_datetime("at").ok().map(|at| time(*at))))
+    }
+
+    pub(super) async fn void(
+        &self,
+        which: &Void,
+        now: Timestamp,
+        crash_limit: u32,
+        limit: usize,
+    ) -> Result<Vec<Moved>, Fault> {
+        let filter = match which {
+            Void::Expired(at) => doc! { "state": RUNNING, "lease": { "$lte": date(*at) } },
+            Void::NotOwnedBy(alive) => {
+                let alive: Vec<_> = alive.iter().map(|w| id(w.0)).collect();
+                doc! { "state": RUNNING, "worker": { "$nin": alive } }
+            }
+        };
+        let jobs = self.durable.collection::<Document>("jobs");
+        let query = jobs.find(filter).sort(doc! { "lease": 1 }).limit(limit as i64).projection(doc! { "_id": 1 });
+        let found: Vec<Document> = query.await?.try_collect().await?;
+        let ids: Vec<JobId> = found.iter().filter_map(super::write::job_id).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lose = |_, job: &Job| lost(which, job, now, crash_limit);
+        let mut moved: Vec<Moved> = self.decide(Sure::Lazy, ids, lose).await?.into_values().collect();
+        moved.sort_by_key(|m| m.job.id);
+        Ok(moved)
+    }
+
+    pub(super) async fn waiting(
+        &self,
+        queue: &QueueName,
+        before: Timestamp,
+        after: Option<(Timestamp, JobId)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, Fault> {
+        let mut filter = doc! { "state": QUEUED, "queue": queue.as_str(), "at": { "$lt": date(before) } };
+        if let Some((at, job)) = after {
+            let later = doc! { "at": { "$gt": date(at) } };
+            filter.insert("$or", vec![later, doc! { "at": date(at), "_id": { "$gt": id(job.0) } }]);
+            filter.insert("at", doc! { "$lt": date(before), "$gte": date(at) });
+        }
+        let jobs = self.jobs();
+        let query = jobs.find(filter).sort(doc! { "at": 1, "_id": 1 }).limit(limit as i64);
+        let found: Vec<_> = query.await?.try_collect().await?;
+        found.iter().map(|d| d.waiting(time(d.at))).collect()
+    }
+
+    pub(super) async fn retain(
+        &self,
+        retention: Retention,
+        after: Option<JobId>,
+        limit: usize,
+    ) -> Result<(u64, Option<JobId>), Fault> {
+        let keys = self.lazy.collection::<Document>("idempotency_keys");
+        let gone = keys.delete_many(doc! { "expires": { "$lte": date(retention.now) } }).await?.deleted_count;
+        if gone > 0 {
+            tracing::debug!(keys = gone, "expired idempotency keys removed");
+        }
+        let jobs = self.lazy.collection::<Document>("jobs");
+        let filter = match after {
+            Some(job) => doc! { "_id": { "$gt": id(job.0) } },
+            None => Document::new(),
+        };
+        let query = jobs.find(filter).sort(doc! { "_id": 1 }).limit(limit as i64);
+        let mut cursor = query.projection(doc! { "state": 1, "at": 1, "created": 1 }).await?;
+        // A job ended after it was created, so past the younger of the two limits there is nothing left to find.
+        let youngest = retention.finished_before.max(retention.failed_before);
+        let (mut seen, mut last, mut failed, mut finished) = (0, None, Vec::new(), Vec::new());
+        while let Some(d) = cursor.try_next().await? {
+            let created = d.get_datetime("created").map_err(|e| super::fault::corrupt("created", e))?;
+            if time(*created) >= youngest {
+                break;
+            }
+            seen += 1;
+            last = super::write::job_id(&d);
+            let at = time(*d.get_datetime("at").map_err(|e| super::fault::corrupt("at", e))?);
+            let state = State::from_number(d.get_i32("state").unwrap_or(-1).into());
+            match (state, last) {
+                (Some(State::Failed), Some(job)) if at < retention.failed_before => failed.push(job),
+                (Some(State::Succeeded | State::Cancelled), Some(job)) if at < retention.finished_before => {
+                    finished.push(job);
+                }
+                _ => {}
+            }
+        }
+        let mut removed = 0;
+        let over = [State::Succeeded as i32, State::Cancelled as i32];
+        for (of, states, before) in [
+            (finished, over.as_slice(), retention.finished_before),
+            (failed, [State::Failed as i32].as_slice(), retention.failed_before),
+        ] {
+            if !of.is_empty() {
+                let still = doc! {
+                    "_id": { "$in": ids(of) }, "state": { "$in": states.to_vec() }, "at": { "$lt": date(before) },
+                };
+                removed += jobs.delete_many(still).await?.deleted_count;
+            }
+        }
+        Ok((removed, if seen == limit { last } else { None }))
+    }
+}
+
+/// What becomes of a job whose worker is gone; none if it is not: it ended, or its lease was renewed.
+fn lost(which: &Void, job: &Job, now: Timestamp, crash_limit: u32) -> Result<Option<(Document, Moved)>, Fault> {
+    let void = match which {
+        Void::Expired(at) => job.at <= *at,
+        Void::NotOwnedBy(alive) => !job.worker.is_some_and(|w| alive.contains(&w)),
+    };
+    if job.state != State::Running || !void {
+        return Ok(None);
+    }
+    let crashes = job.crashes + 1;
+    let (state, error) = if job.cancel_requested {
+        (State::Cancelled, None)
+    } else if crashes >= crash_limit {
+        (State::Failed, Some(crash_limit_error(crashes)))
+    } else {
+        (State::Queued, None)
+    };
+    let attempt = Attempt {
+        run: job.fence,
+        worker: job.worker.unwrap_or(WorkerId(uuid::Uuid::nil())),
+        started_at: job.started_at.unwrap_or(job.created_at),
+        finished_at: now,
+        outcome: AttemptOutcome::Lost,
+        error: Some(JobError::new("lease_lost", "the worker died or went silent")),
+        retry_at: (state == State::Queued).then_some(now),
+    };
+    let mut set = doc! { "state": state as i32, "at": date(now), "crashes": count(crashes)? };
+    if let Some(e) = error {
+        set.insert("error", to_json("error", &e)?);
+    }
+    let change = doc! { "$set": set, "$unset": { "lease": "" }, "$push": recorded(&attempt)? };
+    let waiting = Waiting { id: job.id, queue: job.queue.clone(), priority: job.priority, since: now };
+    Ok(Some((change, Moved { job: waiting, state })))
+}
