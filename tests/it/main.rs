@@ -16,6 +16,7 @@ mod cli;
 mod conformance;
 mod contract;
 mod faults;
+mod fleet;
 mod floors;
 mod model;
 mod startup;

@@ -30,7 +30,7 @@ pub(crate) fn client() -> Client {
     Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap()
 }
 
-/// `app all` over one directory; killed when dropped.
+/// One role of the program; killed when dropped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) url: String,
@@ -47,23 +47,38 @@ impl Process {
     }
 
     pub(crate) fn spawn(dir: &Path, env: &[(&str, &str)]) -> Self {
-        let port = free_port();
-        let log = dir.join("app.log");
-        let out = File::options().append(true).create(true).open(&log).unwrap();
-        let child = binary()
-            .args(["all", "--port", &port.to_string(), "--store-url"])
-            .arg(format!("sqlite://{}", dir.join("app.db").display()))
-            .env("APP__SCHEDULER__LOST_AFTER", "1s")
-            .env("APP__SCHEDULER__LOST_EVERY", "100ms")
-            .env("APP__JOBS__CRASH_LIMIT", "1000")
-            .env("APP__WORKER__CONCURRENCY", "8")
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(out)
-            .spawn()
-            .unwrap();
-        Self { child, url: format!("http://127.0.0.1:{port}"), client: client(), log }
+        let store = format!("sqlite://{}", dir.join("app.db").display());
+        let mut all = vec![
+            ("APP__SCHEDULER__LOST_AFTER", "1s"),
+            ("APP__SCHEDULER__LOST_EVERY", "100ms"),
+            ("APP__JOBS__CRASH_LIMIT", "1000"),
+            ("APP__WORKER__CONCURRENCY", "8"),
+        ];
+        all.extend_from_slice(env);
+        Self::launch("all", &dir.join("app.log"), &["--store-url", &store], &all)
+    }
+
+    /// Starts any role, with its log in a file.
+    pub(crate) fn launch(role: &str, log: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = binary();
+        command.arg(role).args(args).envs(env.iter().copied()).env("APP__LOG__FORMAT", "json");
+        let port = matches!(role, "all" | "serve").then(free_port);
+        if let Some(port) = port {
+            command.args(["--port", &port.to_string()]);
+        }
+        let out = File::options().append(true).create(true).open(log).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out).spawn().unwrap();
+        let url = port.map_or_else(String::new, |port| format!("http://127.0.0.1:{port}"));
+        Self { child, url, client: client(), log: log.to_owned() }
+    }
+
+    /// Waits until it says so itself: roles that do not listen have no other way.
+    pub(crate) async fn said(&mut self, message: &str) {
+        wait_until(&format!("a process says `{message}`"), async || {
+            assert!(self.child.try_wait().unwrap().is_none(), "the process ended by itself:\n{}", self.log());
+            self.log().contains(&format!("\"{message}\""))
+        })
+        .await;
     }
 
     /// Waits until it may take traffic; a process that ends before is no failure here.

@@ -1,0 +1,98 @@
+//! Servers that refuse, are away, or are not fit.
+
+use crate::support::{
+    fleet::{Fleet, Via},
+    process::free_port,
+    servers,
+};
+
+/// Starts a role that must end by itself, and answers its exit code and what it said.
+async fn ends(fleet: &Fleet, role: &str) -> (Option<i32>, String) {
+    let mut process = fleet.spawn(role, &[]);
+    let status = process.exit().await;
+    (status.code(), process.log())
+}
+
+/// A server's URL with another user and password.
+fn with_credentials(url: &str, credentials: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{credentials}@{host}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_credentials_end_with_one_sentence_and_no_password() {
+    for (via, name, variable) in [
+        (Via::Redis, "MongoDB", "APP__STORE__URL"),
+        (Via::Redis, "Redis", "APP__BROKER__URL"),
+        (Via::Rabbitmq, "RabbitMQ", "APP__BROKER__URL"),
+    ] {
+        let mut fleet = Fleet::shared(via).await;
+        let wrong = with_credentials(fleet.setting(variable), "mallory:s3cret");
+        fleet.set(variable, &wrong);
+        for role in ["serve", "worker"] {
+            let (code, said) = ends(&fleet, role).await;
+            assert_eq!(code, Some(3), "{name}: {said}");
+            let last = said.lines().last().unwrap();
+            assert!(last.starts_with("error: ") && last.contains(name), "{name}: {said}");
+            assert!(!said.contains("s3cret"), "the password is shown: {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_starts_without_its_servers_and_says_so() {
+    let (store, broker) = (free_port(), free_port());
+    let store = format!("mongodb://127.0.0.1:{store}/x?serverSelectionTimeoutMS=300");
+    let fleet = Fleet::over(&store, &format!("redis://127.0.0.1:{broker}"));
+    let mut api = fleet.spawn("serve", &[]);
+    api.said("ready").await;
+    let health = crate::support::process::client().get(format!("{}/health", api.url)).send().await.unwrap();
+    assert_eq!(health.status(), 503);
+    let health: serde_json::Value = health.json().await.unwrap();
+    assert_eq!(health["services"]["mongodb"], "disconnected");
+    assert_eq!(health["services"]["redis"], "disconnected");
+    let client = crate::support::process::client();
+    for path in ["/health/ready", "/api/v1/items", "/api/v1/queues", "/api/v1/jobs"] {
+        let answer = client.get(format!("{}{path}", api.url)).send().await.unwrap();
+        assert_eq!(answer.status(), 503, "{path}");
+        assert!(answer.headers().contains_key("retry-after"), "{path}");
+    }
+    let live = client.get(format!("{}/health/live", api.url)).send().await.unwrap();
+    assert_eq!(live.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_of_a_newer_version_is_refused() {
+    let fleet = Fleet::shared(Via::Redis).await;
+    let client = mongodb::Client::with_uri_str(fleet.setting("APP__STORE__URL")).await.unwrap();
+    let schema = client.default_database().unwrap().collection::<mongodb::bson::Document>("schema");
+    schema.insert_one(mongodb::bson::doc! { "_id": "version", "version": 99_i64 }).await.unwrap();
+    let (code, said) = ends(&fleet, "scheduler").await;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("schema version 99"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_looks_at_every_server() {
+    let fleet = Fleet::shared(Via::Rabbitmq).await;
+    let mut doctor = crate::support::process::binary();
+    let run = |command: &mut std::process::Command| {
+        let out = command.output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    };
+    let (code, said) = run(doctor.arg("doctor").args([
+        "--store-url",
+        fleet.setting("APP__STORE__URL"),
+        "--broker-url",
+        fleet.setting("APP__BROKER__URL"),
+    ]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("mongodb: ok") && said.contains("rabbitmq: ok"), "{said}");
+    let gone = format!("redis://127.0.0.1:{}", free_port());
+    let mut doctor = crate::support::process::binary();
+    let (code, said) =
+        run(doctor.arg("doctor").args(["--store-url", &servers::mongodb_database().await, "--broker-url", &gone]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("redis: away"), "{said}");
+}
