@@ -3,6 +3,7 @@
 //! The only room that sees adapters; everyone else sees ports.
 
 mod build;
+mod inspect;
 mod roles;
 
 pub use build::{App, build};

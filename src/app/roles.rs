@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, build};
+use super::{App, Error, build, inspect::inspect};
 use crate::{
     base::{clock::Clock, shutdown::Shutdown},
     config::{Config, LogRequests, Role},
@@ -41,6 +41,7 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
     let listener = if role.listens() { Some(http::listen(config.http.bind).map_err(Error::Failed)?) } else { None };
     let metrics = telemetry::metrics::install();
     let app = build(config, Clock::system())?;
+    inspect(&app).await?;
     let ready = Arc::new(AtomicBool::new(false));
 
     let stop_last = CancellationToken::new();
