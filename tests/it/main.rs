@@ -12,6 +12,7 @@
     reason = "a test that cannot go on should say where and stop"
 )]
 
+mod cache;
 mod cli;
 mod conformance;
 mod contract;

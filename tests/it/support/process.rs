@@ -137,10 +137,6 @@ impl Server {
             .unwrap();
         Self(child)
     }
-
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).unwrap();
-    }
 }
 
 impl Drop for Server {
