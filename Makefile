@@ -1,7 +1,9 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help run build test lint bench tools servers compiler clean
+COMPOSE = docker compose --env-file deploy/.env
+
+.PHONY: help run build test lint bench tools servers compiler clean up down logs
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,12 +20,25 @@ test: compiler tools servers ## Run every test beside private servers; gets what
 lint: compiler ## Check formatting and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --features testing -- -D warnings
+	@if command -v promtool >/dev/null; then promtool check rules deploy/prometheus/alerts.yml && \
+	promtool test rules deploy/prometheus/alerts_test.yml; \
+	else echo "promtool is not installed: the alert rules are not checked"; fi
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
 	else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
 
 bench: compiler ## Measure speed beside its ceilings; gets wrk first
 	@tests/tools/prepare wrk
 	$(CARGO) bench --bench embedded
+
+up: ## Build the image and start the whole system; makes passwords and a certificate first, unless there are
+	deploy/prepare
+	$(COMPOSE) up --build --detach --wait
+
+down: ## Stop the whole system; its data stays
+	$(COMPOSE) down
+
+logs: ## Follow the logs of the whole system
+	$(COMPOSE) logs --follow --tail 100
 
 tools: ## Get the tools that tests use, into .tools
 	@tests/tools/prepare tools

@@ -8,7 +8,7 @@
 //! | 0 | [`base`] |
 //! | 1 | [`config`] |
 //! | 2 | [`telemetry`] |
-//! | 3 | [`broker`] |
+//! | 3 | [`broker`], [`cache`] |
 //! | 5 | [`jobs`] |
 //! | 6 | [`items`] |
 //! | 9 | [`store`], [`kinds`] |
@@ -18,6 +18,7 @@
 pub mod app;
 pub mod base;
 pub mod broker;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod http;

@@ -6,8 +6,9 @@ use super::Error;
 use crate::{
     base::{backoff::Backoff, clock::Clock, id::QueueName, probe::Probe},
     broker::{self, Broker},
+    cache::{self, Cache, Through},
     config::{self, Config},
-    items::Items,
+    items::{Items, service::CACHED_SHAPE},
     jobs::{
         registry::{Defaults, Registry},
         retention::Rule,
@@ -28,6 +29,8 @@ pub struct App {
     pub stores: Stores,
     /// Wake-ups.
     pub broker: Arc<dyn Broker>,
+    /// Short-lived shared state.
+    pub cache: Arc<dyn Cache>,
     /// The job queue.
     pub jobs: Arc<Jobs>,
     /// The items.
@@ -49,6 +52,7 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     };
     // The broker first: a wrong URL must not leave a new database behind.
     let broker = broker::connect(&config.broker.url).map_err(|e| Error::Config(e.to_string()))?;
+    let cache = open_cache(&config, &clock)?;
     let stores = store::open(&config.store.url, sync)?;
     let wrong = |e: String| Error::Config(e);
     let mut registry = Registry::new(Defaults {
@@ -69,10 +73,27 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
         clock.clone(),
         limits(&config, &registry),
     ));
-    let items = Arc::new(Items::new(Arc::clone(&stores.items), clock.clone()));
+    let mut items = Items::new(Arc::clone(&stores.items), clock.clone());
+    // A cache of this process alone must not hold what another may change.
+    if cache::is_shared(&config.cache.url) {
+        items = items.cached(Through::new(Arc::clone(&cache), "items", CACHED_SHAPE, config.cache.ttl));
+    }
+    let items = Arc::new(items);
     let broker_probe: Arc<dyn Probe> = Arc::clone(&broker) as Arc<dyn Probe>;
-    let probes = vec![Arc::clone(&stores.probe), broker_probe];
-    Ok(App { config, clock, stores, broker, jobs, items, registry, probes })
+    let cache_probe: Arc<dyn Probe> = Arc::clone(&cache) as Arc<dyn Probe>;
+    let probes = vec![Arc::clone(&stores.probe), broker_probe, cache_probe];
+    Ok(App { config, clock, stores, broker, cache, jobs, items, registry, probes })
+}
+
+fn open_cache(config: &Config, clock: &Clock) -> Result<Arc<dyn Cache>, Error> {
+    let c = &config.cache;
+    let options = cache::Options {
+        prefix: c.prefix.clone(),
+        max_entries: c.max_entries,
+        max_bytes: c.max_bytes as u64,
+        clock: clock.clone(),
+    };
+    cache::connect(&c.url, options).map_err(|e| Error::Config(e.to_string()))
 }
 
 fn rule(c: &Config) -> Rule {

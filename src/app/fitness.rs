@@ -61,23 +61,26 @@ impl Fitness {
 
     /// Looks at those that have not answered yet; answers whether none is left.
     pub(super) async fn look(&mut self) -> Result<bool, Error> {
-        for Finding { name, found } in look(&self.waiting).await {
+        let findings = look(&self.waiting).await;
+        let mut still = Vec::new();
+        for (probe, Finding { name, found }) in std::mem::take(&mut self.waiting).into_iter().zip(findings) {
             match found {
                 Ok(warnings) => {
                     for warning in warnings {
                         tracing::warn!(backend = name, "{warning}");
                     }
-                    self.waiting.retain(|p| p.name() != name);
                     if name == self.store {
                         self.ready.store(true, Ordering::Relaxed);
                     }
                 }
                 Err(Unfit::Unavailable(e)) => {
                     tracing::warn!(backend = name, error = e, "backend is away, going on without it until it comes");
+                    still.push(probe);
                 }
                 Err(Unfit::Refused(e)) => return Err(Error::Config(e)),
             }
         }
+        self.waiting = still;
         Ok(self.waiting.is_empty())
     }
 

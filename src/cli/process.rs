@@ -73,6 +73,9 @@ pub(super) struct BackendArgs {
     /// What wakes workers
     #[arg(long, global = true, value_name = "URL")]
     broker_url: Option<String>,
+    /// Where short-lived state is shared
+    #[arg(long, global = true, value_name = "URL")]
+    cache_url: Option<String>,
 }
 
 /// Flags that stand for settings.
@@ -108,7 +111,11 @@ impl Overrides for WorkerArgs {
 
 impl Overrides for BackendArgs {
     fn given(&self) -> Vec<(&'static str, Option<String>)> {
-        vec![("store.url", self.store_url.clone()), ("broker.url", self.broker_url.clone())]
+        vec![
+            ("store.url", self.store_url.clone()),
+            ("broker.url", self.broker_url.clone()),
+            ("cache.url", self.cache_url.clone()),
+        ]
     }
 }
 
@@ -276,7 +283,7 @@ mod tests {
     fn every_flag_reaches_its_setting() {
         let c = config(
             "--bind 127.0.0.1:1 --port 2 --queues heavy:3,b --concurrency 7 --strict --max-jobs 9 --shutdown-grace 5s \
-             --store-url sqlite://x --broker-url embedded://y --log-level warn --log-format json",
+             --store-url sqlite://x --broker-url embedded://y --cache-url redis://z --log-level warn --log-format json",
         )
         .unwrap();
         assert_eq!(c.http.bind.to_string(), "127.0.0.1:2");
@@ -284,7 +291,8 @@ mod tests {
         assert_eq!(queues, [("heavy", 3), ("b", 1)]);
         assert_eq!((c.worker.concurrency, c.worker.strict, c.worker.max_jobs), (7, true, 9));
         assert_eq!(c.worker.shutdown_grace, Duration::from_secs(5));
-        assert_eq!((c.store.url.as_str(), c.broker.url.as_str()), ("sqlite://x", "embedded://y"));
+        let urls = (c.store.url.as_str(), c.broker.url.as_str(), c.cache.url.as_str());
+        assert_eq!(urls, ("sqlite://x", "embedded://y", "redis://z"));
         assert_eq!((c.log.level.as_str(), c.log.format), ("warn", config::LogFormat::Json));
     }
 

@@ -16,6 +16,8 @@ pub struct Config {
     pub store: Store,
     /// What wakes workers.
     pub broker: Broker,
+    /// Where short-lived state is shared.
+    pub cache: Cache,
     /// The HTTP server.
     pub http: Http,
     /// Who may call.
@@ -76,6 +78,36 @@ pub struct Broker {
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker").field("url", &mask_url(&self.url)).finish()
+    }
+}
+
+/// Where short-lived state is shared.
+#[derive(Clone, Serialize)]
+pub struct Cache {
+    /// `memory://` or `redis://…`. May hold a password; [`fmt::Debug`] masks it.
+    pub url: String,
+    /// Begins every key on a shared server.
+    pub prefix: String,
+    /// How long a record may be served from the cache.
+    #[serde(serialize_with = "units::duration")]
+    pub ttl: Duration,
+    /// Most entries of the in-process cache.
+    pub max_entries: u64,
+    /// Most memory of the in-process cache, in bytes.
+    #[serde(serialize_with = "units::size")]
+    pub max_bytes: usize,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, prefix, ttl, max_entries, max_bytes } = self;
+        f.debug_struct("Cache")
+            .field("url", &mask_url(url))
+            .field("prefix", prefix)
+            .field("ttl", ttl)
+            .field("max_entries", max_entries)
+            .field("max_bytes", max_bytes)
+            .finish()
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Auth, AuthMode, Broker, Config, Http, Jobs, Log, LogFormat, LogRequests, Queue, Scheduler, Store, Sync, Worker,
-    WorkerQueues, settings,
+    Auth, AuthMode, Broker, Cache, Config, Http, Jobs, Log, LogFormat, LogRequests, Queue, Scheduler, Store, Sync,
+    Worker, WorkerQueues, settings,
     settings::Settings,
     units::{Size, format_duration, parse_duration},
 };
@@ -32,6 +32,8 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 /// Longest time accepted anywhere: sums of such times with the present never overflow.
 const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+/// Less would not hold a handful of records.
+const MIN_CACHE: usize = 64 << 10;
 const DEFAULT_PORT: u16 = 8000;
 
 /// Checks every value. `cores` is what the settings mean by "auto".
@@ -45,6 +47,7 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
             sync: choice("store.sync", &s.store.sync, &[("full", Sync::Full), ("normal", Sync::Normal)])?,
         },
         broker: Broker { url: url("broker.url", &s.broker.url, "embedded://")? },
+        cache: cache(&s.cache)?,
         http: http(&s.http, cores)?,
         auth: Auth {
             mode: choice("auth.mode", &s.auth.mode, &[("loopback", AuthMode::Loopback), ("open", AuthMode::Open)])?,
@@ -57,6 +60,26 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
     };
     relations(&config)?;
     Ok(config)
+}
+
+fn cache(s: &settings::Cache) -> Checked<Cache> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if !(1..=64).contains(&s.prefix.len()) || !s.prefix.bytes().all(plain) {
+        let message = format!("is \"{}\", but must be 1 to 64 letters, digits, `.`, `_` or `-`", s.prefix);
+        return Err(fault("cache.prefix", message));
+    }
+    let max_bytes = size("cache.max_bytes", &s.max_bytes)?;
+    if max_bytes < MIN_CACHE {
+        let (is, least) = (Size(max_bytes), Size(MIN_CACHE));
+        return Err(fault("cache.max_bytes", format!("is {is}, but must be at least {least}")));
+    }
+    Ok(Cache {
+        url: url("cache.url", &s.url, "memory://")?,
+        prefix: s.prefix.clone(),
+        ttl: time("cache.ttl", &s.ttl, SECOND)?,
+        max_entries: whole("cache.max_entries", s.max_entries, 1, i64::MAX)?,
+        max_bytes,
+    })
 }
 
 fn http(s: &settings::Http, cores: usize) -> Checked<Http> {

@@ -24,6 +24,7 @@ macro_rules! section {
 section!(Settings {
     store: Store,
     broker: Broker,
+    cache: Cache,
     http: Http,
     auth: Auth,
     log: Log,
@@ -36,6 +37,8 @@ section!(Settings {
 section!(Store { url: String, sync: String });
 
 section!(Broker { url: String });
+
+section!(Cache { url: String, prefix: String, ttl: String, max_entries: i64, max_bytes: String });
 
 section!(Http {
     bind: String,

@@ -15,6 +15,7 @@ pub fn toml(config: &Config) -> Result<String, Error> {
     let mut shown = config.clone();
     shown.store.url = mask_url(&config.store.url);
     shown.broker.url = mask_url(&config.broker.url);
+    shown.cache.url = mask_url(&config.cache.url);
     let values = serde_json::to_value(&shown).map_err(|e| Error(format!("the configuration cannot be shown: {e}")))?;
     let mut out = String::new();
     let mut section = "";

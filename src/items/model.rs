@@ -2,6 +2,7 @@
 //!
 //! Limits live here, next to the type, so that every way in (HTTP, import, a job) is bound by the same ones.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::{clock::Timestamp, error::FieldError, id::ItemId};
@@ -16,7 +17,7 @@ pub const METADATA_MAX_BYTES: usize = 64 * 1024;
 pub const METADATA_MAX_DEPTH: usize = 32;
 
 /// A named record with free metadata.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Item {
     /// Names the item; ordered as items were made.
     pub id: ItemId,

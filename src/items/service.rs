@@ -1,6 +1,7 @@
 //! What callers do with items: make, read, list, change and remove them.
 //!
 //! A change reads the item, computes the new one and writes it by compare-and-set, again if another writer came first.
+//! Single items may be read from a cache, which `cache::Through` keeps from being stale; changes start from the store.
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::{
         id::ItemId,
         page::{Page, PageRequest},
     },
+    cache::{Mark, Through},
     items::{
         error::ItemError,
         model::{self, Item, ItemPatch, NewItem},
@@ -21,9 +23,13 @@ use crate::{
 /// How often a change is tried against other writers before it is given up as contended.
 const CHANGE_TRIES: u32 = 32;
 
-/// The items service. Cheap to share; keeps nothing but its store and clock.
+/// The version of [`Item`]'s shape in the cache, to be raised when its fields change.
+pub const CACHED_SHAPE: u8 = 1;
+
+/// The items service. Cheap to share; keeps nothing but its store, cache and clock.
 pub struct Items {
     store: Arc<dyn ItemStore>,
+    cache: Option<Through>,
     clock: Clock,
 }
 
@@ -31,7 +37,13 @@ impl Items {
     /// A service over `store`.
     #[must_use]
     pub fn new(store: Arc<dyn ItemStore>, clock: Clock) -> Self {
-        Self { store, clock }
+        Self { store, cache: None, clock }
+    }
+
+    /// The same service, reading single items through `cache`. Then every process that writes items must use it.
+    #[must_use]
+    pub fn cached(self, cache: Through) -> Self {
+        Self { cache: Some(cache), ..self }
     }
 
     /// Makes an item.
@@ -59,7 +71,11 @@ impl Items {
     /// # Errors
     /// [`ItemError::NotFound`] or [`ItemError::Store`].
     pub async fn get(&self, id: ItemId) -> Result<Item, ItemError> {
-        self.store.get(id).await?.ok_or(ItemError::NotFound(id))
+        let found = match &self.cache {
+            Some(cache) => cache.read(&id.to_string(), || self.store.get(id)).await?,
+            None => self.store.get(id).await?,
+        };
+        found.ok_or(ItemError::NotFound(id))
     }
 
     /// One page of the items that match, newest first.
@@ -98,12 +114,25 @@ impl Items {
     /// # Errors
     /// [`ItemError::NotFound`] or [`ItemError::Store`].
     pub async fn delete(&self, id: ItemId) -> Result<(), ItemError> {
-        if self.store.delete(id).await? { Ok(()) } else { Err(ItemError::NotFound(id)) }
+        let mark = self.begin(id).await;
+        let there = self.store.delete(id).await?;
+        if let Some(mark) = mark {
+            mark.end(None::<&Item>).await;
+        }
+        if there { Ok(()) } else { Err(ItemError::NotFound(id)) }
+    }
+
+    async fn begin(&self, id: ItemId) -> Option<Mark> {
+        match &self.cache {
+            Some(cache) => Some(cache.begin(&id.to_string()).await),
+            None => None,
+        }
     }
 
     async fn change(&self, id: ItemId, next: impl Fn(&Item) -> NewItem) -> Result<Item, ItemError> {
+        let mut mark = None;
         for _ in 0..CHANGE_TRIES {
-            let item = self.get(id).await?;
+            let item = self.store.get(id).await?.ok_or(ItemError::NotFound(id))?;
             let new = next(&item);
             if new.name == item.name && new.description == item.description && new.metadata == item.metadata {
                 return Ok(item);
@@ -118,7 +147,13 @@ impl Items {
                 version: expected.saturating_add(1),
                 ..item
             };
+            if mark.is_none() {
+                mark = self.begin(id).await;
+            }
             if self.store.update(id, expected, changed.clone()).await? {
+                if let Some(mark) = mark {
+                    mark.end(Some(&changed)).await;
+                }
                 return Ok(changed);
             }
         }

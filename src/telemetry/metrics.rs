@@ -90,6 +90,10 @@ metrics_table! {
         "Time that one commit took, with its sync to disk.";
     BROKER_PUBLISH_FAILURES = "app_broker_publish_failures_total", Counter, Count, [],
         "Wake-ups that could not be published; the scheduler publishes them later.";
+    CACHE_LOOKUPS = "app_cache_lookups_total", Counter, Count, ["cache", "result"],
+        "Records looked up in a cache, by result: hit, miss, error (the cache was away).";
+    CACHE_WRITE_FAILURES = "app_cache_write_failures_total", Counter, Count, ["cache"],
+        "Written records that could not be marked in the cache at once.";
     PROCESS_RESIDENT_MEMORY = "app_process_resident_memory_bytes", Gauge, Bytes, [], "Memory that the process holds.";
     BUILD_INFO = "app_build_info", Gauge, Count, ["version"], "Always 1; the label names the running version.";
 }

@@ -12,13 +12,16 @@
     reason = "a test that cannot go on should say where and stop"
 )]
 
+mod cache;
 mod cli;
 mod conformance;
 mod contract;
+mod deploy;
 mod faults;
 mod fleet;
 mod floors;
 mod model;
+mod nginx;
 mod startup;
 mod support;
 mod walk;

@@ -194,6 +194,8 @@ async fn an_unknown_backend_is_refused_without_showing_its_password() {
         ("APP__STORE__URL", "oracle://app:hunter2@db/x", ["`oracle://app:***@db/x`", "must be one of: sqlite"]),
         ("APP__BROKER__URL", "kafka://:hunter2@h", ["`kafka://:***@h`", "must be one of: embedded"]),
         ("APP__BROKER__URL", "embedded://x", ["`embedded://x`", "nothing may follow"]),
+        ("APP__CACHE__URL", "memcached://:hunter2@h", ["`memcached://:***@h`", "must be one of: memory, redis"]),
+        ("APP__CACHE__URL", "memory://x", ["`memory://x`", "nothing may follow"]),
     ] {
         refused(dir.path(), &["all", "--port", "0"], &[(key, url)], CONFIG, &parts).await;
     }
@@ -207,11 +209,20 @@ async fn the_configuration_is_checked_and_shown_without_its_secrets() {
     assert_eq!((check.code, check.err.as_str()), (Some(0), ""), "{check:?}");
     assert!(check.out.contains("the configuration is right"), "{check:?}");
     std::fs::write(dir.path().join("secret"), "mongodb://app:hunter2@db/app?token=hunter2\n").unwrap();
-    let secrets = [("APP__BROKER__URL", "redis://:hunter2@h/0"), ("APP__STORE__URL_FILE", "secret")];
+    let secrets = [
+        ("APP__BROKER__URL", "redis://:hunter2@h/0"),
+        ("APP__STORE__URL_FILE", "secret"),
+        ("APP__CACHE__URL", "redis://:hunter2@c/0"),
+    ];
     let shown = run(dir.path(), &["config", "show"], &secrets).await;
     assert_eq!((shown.code, shown.err.as_str()), (Some(0), ""), "{shown:?}");
     assert!(!shown.out.contains("hunter2"), "{shown:?}");
-    assert!(shown.out.contains("redis://:***@h/0") && shown.out.contains("app:***@db/app?token=***"), "{shown:?}");
+    assert!(
+        shown.out.contains("redis://:***@h/0")
+            && shown.out.contains("redis://:***@c/0")
+            && shown.out.contains("app:***@db/app?token=***"),
+        "{shown:?}"
+    );
     // What is shown can be loaded again.
     std::fs::write(dir.path().join("shown.toml"), &shown.out).unwrap();
     let again = run(dir.path(), &["config", "show", "--config", "shown.toml"], &[]).await;

@@ -14,7 +14,7 @@ async fn the_first_five_minutes() {
     let mut process = Process::start(dir.path(), &[]).await;
     let health = process.get("/health").await.unwrap();
     assert_eq!(health["status"], "healthy");
-    assert_eq!(health["services"], json!({"sqlite": "connected", "embedded": "connected"}));
+    assert_eq!(health["services"], json!({"sqlite": "connected", "embedded": "connected", "memory": "connected"}));
 
     let item = json!({"name": "Test Item", "description": "first", "metadata": {"category": "test"}});
     let made = process.post("/api/items", &item).await.unwrap();

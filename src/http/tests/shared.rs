@@ -119,6 +119,21 @@ async fn health_tells_each_backend_within_two_seconds() {
 }
 
 #[actix_web::test]
+async fn a_server_in_two_uses_is_connected_if_it_is_in_both() {
+    let probe = |well: bool| {
+        let answer = if well { Ok(()) } else { Err("refused".to_owned()) };
+        Arc::new(FakeProbe("redis", Some(answer))) as Arc<dyn Probe>
+    };
+    for (uses, code, told) in
+        [([true, true], 200, "connected"), ([true, false], 503, "disconnected"), ([false, true], 503, "disconnected")]
+    {
+        let t = Under::with(|state| state.probes = uses.map(probe).to_vec()).await;
+        let answer = t.get("/health").await;
+        assert_eq!((answer.status, &answer.json()["services"]), (code, &json!({"redis": told})));
+    }
+}
+
+#[actix_web::test]
 async fn ready_follows_its_flag_and_live_does_not() {
     let t = Under::new().await;
     assert_eq!((t.get("/health/ready").await.status, t.get("/health/live").await.status), (200, 200));

@@ -10,6 +10,7 @@ use app::{
         page::PageRequest,
     },
     broker::Broker,
+    cache::{Cache, Through},
     items::store::ItemStore,
     jobs::{
         model::{AttemptOutcome, Job, JobError},
@@ -19,7 +20,7 @@ use app::{
 };
 
 use crate::support::{
-    adapters::{BrokerHarness, StoreHarness},
+    adapters::{BrokerHarness, CacheHarness, StoreHarness},
     jobs::{START, attempt, finish, new_job, raw, worker},
 };
 
@@ -234,5 +235,36 @@ impl BrokerFixture {
     /// What must hold after every case: the broker still answers.
     pub(crate) async fn check(&self) {
         self.connect().await.check().await.unwrap();
+    }
+}
+
+/// A fresh cache.
+pub(crate) struct CacheFixture {
+    harness: Box<dyn CacheHarness>,
+}
+
+pub(crate) fn cache(harness: Box<dyn CacheHarness>) -> CacheFixture {
+    CacheFixture { harness }
+}
+
+impl CacheFixture {
+    /// The cache as one more process sees it.
+    pub(crate) fn connect(&self) -> Arc<dyn Cache> {
+        self.harness.connect()
+    }
+
+    /// Records read through the cache by one more process.
+    pub(crate) fn through(&self) -> Through {
+        Through::new(self.connect(), "test", 1, Duration::from_secs(3600))
+    }
+
+    /// Lets time pass, where a test can. On a server it passes by itself, so a case waits until it sees that it has.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.harness.pass(time);
+    }
+
+    /// What must hold after every case: the cache still answers.
+    pub(crate) async fn check(&self) {
+        self.connect().check().await.unwrap();
     }
 }

@@ -4,6 +4,8 @@
 //! There are no capability flags and no skips: what is in no suite is not promised.
 
 mod broker;
+mod cache;
+mod cache_away;
 mod fixture;
 mod fleet;
 mod items;

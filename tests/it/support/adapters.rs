@@ -1,15 +1,17 @@
 //! Every adapter that the conformance suites run over, opened afresh and empty.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use app::{
+    base::clock::Clock,
     broker::{self, Broker},
+    cache::{self, Cache},
     store::{self, Stores, Sync},
 };
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-use super::servers;
+use super::{jobs::START, servers};
 
 /// A store of its own for one test.
 #[async_trait]
@@ -106,4 +108,70 @@ impl BrokerHarness for Embedded {
     async fn connect(&self) -> Arc<dyn Broker> {
         Arc::clone(&self.0)
     }
+}
+
+/// A cache of its own for one test. The same cache is reached by each call.
+pub(crate) trait CacheHarness: Send + std::marker::Sync {
+    /// One more connection to the cache, as another process would have it.
+    fn connect(&self) -> Arc<dyn Cache>;
+
+    /// Moves the cache's clock, if it is ours to move.
+    fn pass(&self, time: Duration);
+}
+
+/// The cache inside the process.
+pub(crate) struct Memory {
+    cache: Arc<dyn Cache>,
+    clock: Clock,
+}
+
+impl Memory {
+    /// An empty cache.
+    #[allow(clippy::unused_async, reason = "the suite awaits every adapter")]
+    pub(crate) async fn open_fresh() -> Box<dyn CacheHarness> {
+        let clock = Clock::manual(START);
+        let cache = cache::connect("memory://", cache_options("unused", &clock)).unwrap();
+        Box::new(Self { cache, clock })
+    }
+}
+
+impl CacheHarness for Memory {
+    fn connect(&self) -> Arc<dyn Cache> {
+        Arc::clone(&self.cache)
+    }
+
+    fn pass(&self, time: Duration) {
+        self.clock.advance(time);
+    }
+}
+
+/// A prefix of its own on the server that all tests share.
+pub(crate) struct RedisCache {
+    prefix: String,
+}
+
+impl RedisCache {
+    /// An empty cache.
+    #[allow(clippy::unused_async, reason = "the suite awaits every adapter")]
+    pub(crate) async fn open_fresh() -> Box<dyn CacheHarness> {
+        Box::new(Self { prefix: Clock::system().new_uuid().to_string() })
+    }
+}
+
+impl CacheHarness for RedisCache {
+    fn connect(&self) -> Arc<dyn Cache> {
+        cache::connect(&redis_url(), cache_options(&self.prefix, &Clock::system())).unwrap()
+    }
+
+    fn pass(&self, _time: Duration) {}
+}
+
+/// What a test opens a cache with.
+pub(crate) fn cache_options(prefix: &str, clock: &Clock) -> cache::Options {
+    cache::Options { prefix: prefix.to_owned(), max_entries: 1000, max_bytes: 8 << 20, clock: clock.clone() }
+}
+
+/// The Redis server that `tests/tools/servers` started.
+pub(crate) fn redis_url() -> String {
+    std::env::var("TEST_REDIS_URL").expect("no Redis to test with: run `make test`, or set TEST_REDIS_URL")
 }

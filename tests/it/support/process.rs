@@ -137,6 +137,30 @@ impl Drop for Process {
     }
 }
 
+/// A private server of `tests/tools/server`; killed when dropped.
+pub(crate) struct Server(Child);
+
+impl Server {
+    /// Starts it; whoever uses it waits until it answers.
+    pub(crate) fn start(name: &str, dir: &Path, port: u16) -> Self {
+        let child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/server"))
+            .args([name.as_ref(), dir.as_os_str()])
+            .arg(port.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        self.0.wait().unwrap();
+    }
+}
+
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
