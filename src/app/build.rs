@@ -48,7 +48,8 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
         config::Sync::Normal => store::Sync::Normal,
     };
     // The broker first: a wrong URL must not leave a new database behind.
-    let broker = broker::connect(&config.broker.url).map_err(|e| Error::Config(e.to_string()))?;
+    let broker =
+        broker::connect(&config.broker.url, &broker_options(&config)).map_err(|e| Error::Config(e.to_string()))?;
     let stores = store::open(&config.store.url, sync)?;
     let wrong = |e: String| Error::Config(e);
     let mut registry = Registry::new(Defaults {
@@ -73,6 +74,14 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     let broker_probe: Arc<dyn Probe> = Arc::clone(&broker) as Arc<dyn Probe>;
     let probes = vec![Arc::clone(&stores.probe), broker_probe];
     Ok(App { config, clock, stores, broker, jobs, items, registry, probes })
+}
+
+fn broker_options(c: &Config) -> broker::Options {
+    let queue_type = match c.broker.queue_type {
+        config::QueueType::Classic => broker::QueueType::Classic,
+        config::QueueType::Quorum => broker::QueueType::Quorum,
+    };
+    broker::Options { prefix: c.broker.prefix.clone(), queue_type }
 }
 
 fn rule(c: &Config) -> Rule {

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Auth, AuthMode, Broker, Config, Http, Jobs, Log, LogFormat, LogRequests, Queue, Scheduler, Store, Sync, Worker,
-    WorkerQueues, settings,
+    Auth, AuthMode, Broker, Config, Http, Jobs, Log, LogFormat, LogRequests, Queue, QueueType, Scheduler, Store, Sync,
+    Worker, WorkerQueues, settings,
     settings::Settings,
     units::{Size, format_duration, parse_duration},
 };
@@ -44,7 +44,7 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
             url: url("store.url", &s.store.url, "sqlite://data/app.db")?,
             sync: choice("store.sync", &s.store.sync, &[("full", Sync::Full), ("normal", Sync::Normal)])?,
         },
-        broker: Broker { url: url("broker.url", &s.broker.url, "embedded://")? },
+        broker: broker(&s.broker)?,
         http: http(&s.http, cores)?,
         auth: Auth {
             mode: choice("auth.mode", &s.auth.mode, &[("loopback", AuthMode::Loopback), ("open", AuthMode::Open)])?,
@@ -57,6 +57,20 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
     };
     relations(&config)?;
     Ok(config)
+}
+
+fn broker(s: &settings::Broker) -> Checked<Broker> {
+    let right = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if s.prefix.len() > 64 || !s.prefix.chars().all(right) {
+        let message = format!("is \"{}\", but a prefix is at most 64 letters, digits, `-`, `_` and `.`", s.prefix);
+        return Err(fault("broker.prefix", message));
+    }
+    let types = [("classic", QueueType::Classic), ("quorum", QueueType::Quorum)];
+    Ok(Broker {
+        url: url("broker.url", &s.url, "embedded://")?,
+        prefix: s.prefix.clone(),
+        queue_type: choice("broker.queue_type", &s.queue_type, &types)?,
+    })
 }
 
 fn http(s: &settings::Http, cores: usize) -> Checked<Http> {

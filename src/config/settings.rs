@@ -35,7 +35,7 @@ section!(Settings {
 
 section!(Store { url: String, sync: String });
 
-section!(Broker { url: String });
+section!(Broker { url: String, prefix: String, queue_type: String });
 
 section!(Http {
     bind: String,

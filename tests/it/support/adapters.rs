@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use app::{
-    broker::{self, Broker},
+    broker::{self, Broker, Options},
     store::{self, Stores, Sync},
 };
 use async_trait::async_trait;
 use tempfile::TempDir;
+
+use super::proxy::Proxy;
 
 /// A store of its own for one test.
 #[async_trait]
@@ -54,6 +56,11 @@ impl StoreHarness for Sqlite {
 pub(crate) trait BrokerHarness: Send + std::marker::Sync {
     /// One more connection to the broker, as another process would have it.
     async fn connect(&self) -> Arc<dyn Broker>;
+
+    /// The same over connections that can be cut. One that lives in the process has none.
+    async fn connect_breakable(&self) -> (Arc<dyn Broker>, Option<Proxy>) {
+        (self.connect().await, None)
+    }
 }
 
 /// The broker inside the process.
@@ -63,7 +70,7 @@ impl Embedded {
     /// An empty broker.
     #[allow(clippy::unused_async, reason = "an adapter of a server connects here")]
     pub(crate) async fn open_fresh() -> Box<dyn BrokerHarness> {
-        Box::new(Self(broker::connect("embedded://").unwrap()))
+        Box::new(Self(broker::connect("embedded://", &Options::default()).unwrap()))
     }
 }
 
@@ -71,5 +78,52 @@ impl Embedded {
 impl BrokerHarness for Embedded {
     async fn connect(&self) -> Arc<dyn Broker> {
         Arc::clone(&self.0)
+    }
+}
+
+/// A server that tests share, with names of its own for each.
+pub(crate) struct BrokerServer {
+    url: String,
+    options: Options,
+}
+
+impl BrokerServer {
+    fn open(variable: &str) -> Box<dyn BrokerHarness> {
+        let prefix = format!("test-{}-", uuid::Uuid::now_v7().simple());
+        let options = Options { prefix, ..Options::default() };
+        Box::new(Self { url: server_url(variable), options })
+    }
+
+    /// Names of its own on the shared Redis.
+    #[allow(clippy::unused_async, reason = "all adapters are opened alike")]
+    pub(crate) async fn redis() -> Box<dyn BrokerHarness> {
+        Self::open("TEST_REDIS_URL")
+    }
+
+    /// Names of its own on the shared RabbitMQ.
+    #[allow(clippy::unused_async, reason = "all adapters are opened alike")]
+    pub(crate) async fn rabbitmq() -> Box<dyn BrokerHarness> {
+        Self::open("TEST_AMQP_URL")
+    }
+}
+
+/// The URL of a server that tests share.
+pub(crate) fn server_url(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} names no server: run `make test`, or `tests/tools/servers COMMAND`"))
+}
+
+#[async_trait]
+impl BrokerHarness for BrokerServer {
+    async fn connect(&self) -> Arc<dyn Broker> {
+        broker::connect(&self.url, &self.options).unwrap()
+    }
+
+    async fn connect_breakable(&self) -> (Arc<dyn Broker>, Option<Proxy>) {
+        let (before, after) = self.url.split_once("127.0.0.1:").expect("the server is on loopback");
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let proxy = Proxy::start(after[..digits].parse().unwrap()).await;
+        let url = format!("{before}127.0.0.1:{}{}", proxy.port(), &after[digits..]);
+        (broker::connect(&url, &self.options).unwrap(), Some(proxy))
     }
 }

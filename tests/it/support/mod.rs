@@ -5,6 +5,7 @@ pub(crate) mod adapters;
 pub(crate) mod app;
 pub(crate) mod jobs;
 pub(crate) mod process;
+pub(crate) mod proxy;
 
 use std::time::Duration;
 
