@@ -51,7 +51,8 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
         config::Sync::Normal => store::Sync::Normal,
     };
     // The broker first: a wrong URL must not leave a new database behind.
-    let broker = broker::connect(&config.broker.url).map_err(|e| Error::Config(e.to_string()))?;
+    let broker =
+        broker::connect(&config.broker.url, &broker_options(&config)).map_err(|e| Error::Config(e.to_string()))?;
     let cache = open_cache(&config, &clock)?;
     let stores = store::open(&config.store.url, sync)?;
     let wrong = |e: String| Error::Config(e);
@@ -94,6 +95,14 @@ fn open_cache(config: &Config, clock: &Clock) -> Result<Arc<dyn Cache>, Error> {
         clock: clock.clone(),
     };
     cache::connect(&c.url, options).map_err(|e| Error::Config(e.to_string()))
+}
+
+fn broker_options(c: &Config) -> broker::Options {
+    let queue_type = match c.broker.queue_type {
+        config::QueueType::Classic => broker::QueueType::Classic,
+        config::QueueType::Quorum => broker::QueueType::Quorum,
+    };
+    broker::Options { prefix: c.broker.prefix.clone(), queue_type }
 }
 
 fn rule(c: &Config) -> Rule {

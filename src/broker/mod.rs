@@ -20,7 +20,11 @@ use crate::base::{
     probe::Probe,
 };
 
+mod counted;
+mod desk;
 mod embedded;
+mod rabbitmq;
+mod redis;
 pub mod wire;
 
 pub use wire::{Control, WakeUp};
@@ -139,28 +143,64 @@ pub trait Listener: Send {
     async fn next(&mut self) -> Result<Option<Control>, BrokerError>;
 }
 
-/// Opens the broker that `url` names.
-///
-/// # Errors
-/// A sentence, if the scheme is unknown.
-pub fn connect(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
-    match url.split_once("://") {
-        Some(("embedded", "")) => Ok(Arc::new(embedded::Embedded::new())),
-        Some(("embedded", rest)) => {
-            Err(BrokerError::Url(format!("broker.url is `embedded://{rest}`, but nothing may follow `embedded://`")))
-        }
-        _ => {
-            let url = crate::config::show::mask_url(url);
-            Err(BrokerError::Url(format!("broker.url is `{url}`, but its scheme must be one of: embedded")))
-        }
-    }
+/// What of a broker server is left to choose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Stands before every name in the server, so that several installations can share one. Empty: queues in RabbitMQ
+    /// are named exactly as the user's.
+    pub prefix: String,
+    /// How RabbitMQ keeps queues.
+    pub queue_type: QueueType,
 }
 
-/// How long a caller should wait for a broker before it gives up on one call.
+/// How RabbitMQ keeps queues. It cannot be changed for a queue that exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueType {
+    /// On one node, with ten priorities.
+    #[default]
+    Classic,
+    /// On several nodes, by consensus. How far priorities are kept depends on the version: see `broker::rabbitmq`.
+    Quorum,
+}
+
+/// Opens the broker that `url` names. No server is contacted before the first call.
+///
+/// # Errors
+/// A sentence, if the scheme is unknown or the URL cannot be read.
+pub fn connect(url: &str, options: &Options) -> Result<Arc<dyn Broker>, BrokerError> {
+    let broker: Arc<dyn Broker> = match url.split_once("://") {
+        Some(("embedded", "")) => Arc::new(embedded::Embedded::new()),
+        Some(("embedded", rest)) => {
+            return Err(BrokerError::Url(format!(
+                "broker.url is `embedded://{rest}`, but nothing may follow `embedded://`"
+            )));
+        }
+        Some(("redis" | "rediss", _)) => Arc::new(redis::Redis::new(url, options)?),
+        Some(("amqp" | "amqps", _)) => Arc::new(rabbitmq::RabbitMq::new(url, options)?),
+        _ => {
+            let url = crate::config::show::mask_url(url);
+            return Err(BrokerError::Url(format!(
+                "broker.url is `{url}`, but its scheme must be one of: embedded, redis, rediss, amqp, amqps"
+            )));
+        }
+    };
+    Ok(Arc::new(counted::Counted::new(broker)))
+}
+
+/// After this long a call to a broker server has failed with [`BrokerError::Unavailable`]. Callers bound their own
+/// waits by the same time.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A wake-up for one job.
 #[must_use]
 pub fn wake_up(job: JobId, queue: &QueueName, priority: Priority) -> WakeUp {
     WakeUp { job, queue: queue.clone(), priority }
+}
+
+/// Bounds one call to a server.
+async fn bounded<T>(call: impl Future<Output = Result<T, BrokerError>> + Send) -> Result<T, BrokerError> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(done) => done,
+        Err(_elapsed) => Err(BrokerError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
+    }
 }

@@ -71,13 +71,31 @@ pub enum Sync {
 /// What wakes workers.
 #[derive(Clone, Serialize)]
 pub struct Broker {
-    /// `embedded://`. May hold a password; [`fmt::Debug`] masks it.
+    /// `embedded://`, `redis://…` or `amqp://…`. May hold a password; [`fmt::Debug`] masks it.
     pub url: String,
+    /// Stands before every name in the broker server.
+    pub prefix: String,
+    /// How RabbitMQ keeps queues.
+    pub queue_type: QueueType,
+}
+
+/// How RabbitMQ keeps queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueType {
+    /// On one node, with ten priorities.
+    Classic,
+    /// On several nodes, by consensus.
+    Quorum,
 }
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Broker").field("url", &mask_url(&self.url)).finish()
+        f.debug_struct("Broker")
+            .field("url", &mask_url(&self.url))
+            .field("prefix", &self.prefix)
+            .field("queue_type", &self.queue_type)
+            .finish()
     }
 }
 

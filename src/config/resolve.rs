@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Auth, AuthMode, Broker, Cache, Config, Http, Jobs, Log, LogFormat, LogRequests, Queue, Scheduler, Store, Sync,
-    Worker, WorkerQueues, settings,
+    Auth, AuthMode, Broker, Cache, Config, Http, Jobs, Log, LogFormat, LogRequests, Queue, QueueType, Scheduler, Store,
+    Sync, Worker, WorkerQueues, settings,
     settings::Settings,
     units::{Size, format_duration, parse_duration},
 };
@@ -46,7 +46,7 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
             url: url("store.url", &s.store.url, "sqlite://data/app.db")?,
             sync: choice("store.sync", &s.store.sync, &[("full", Sync::Full), ("normal", Sync::Normal)])?,
         },
-        broker: Broker { url: url("broker.url", &s.broker.url, "embedded://")? },
+        broker: broker(&s.broker)?,
         cache: cache(&s.cache)?,
         http: http(&s.http, cores)?,
         auth: Auth {
@@ -79,6 +79,20 @@ fn cache(s: &settings::Cache) -> Checked<Cache> {
         ttl: time("cache.ttl", &s.ttl, SECOND)?,
         max_entries: whole("cache.max_entries", s.max_entries, 1, i64::MAX)?,
         max_bytes,
+    })
+}
+
+fn broker(s: &settings::Broker) -> Checked<Broker> {
+    let right = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if s.prefix.len() > 64 || !s.prefix.chars().all(right) {
+        let message = format!("is \"{}\", but a prefix is at most 64 letters, digits, `-`, `_` and `.`", s.prefix);
+        return Err(fault("broker.prefix", message));
+    }
+    let types = [("classic", QueueType::Classic), ("quorum", QueueType::Quorum)];
+    Ok(Broker {
+        url: url("broker.url", &s.url, "embedded://")?,
+        prefix: s.prefix.clone(),
+        queue_type: choice("broker.queue_type", &s.queue_type, &types)?,
     })
 }
 

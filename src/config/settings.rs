@@ -36,7 +36,7 @@ section!(Settings {
 
 section!(Store { url: String, sync: String });
 
-section!(Broker { url: String });
+section!(Broker { url: String, prefix: String, queue_type: String });
 
 section!(Cache { url: String, prefix: String, ttl: String, max_entries: i64, max_bytes: String });
 

@@ -88,6 +88,8 @@ metrics_table! {
     STORE_OPS = "app_store_ops_total", Counter, Count, [], "Operations written to the store.";
     STORE_COMMIT_DURATION = "app_store_commit_duration_seconds", Histogram(COMMIT_SECONDS), Seconds, [],
         "Time that one commit took, with its sync to disk.";
+    BROKER_PUBLISHED = "app_broker_published_total", Counter, Count, ["queue"], "Wake-ups that the broker took.";
+    BROKER_CONSUMED = "app_broker_consumed_total", Counter, Count, ["queue"], "Wake-ups taken from the broker.";
     BROKER_PUBLISH_FAILURES = "app_broker_publish_failures_total", Counter, Count, [],
         "Wake-ups that could not be published; the scheduler publishes them later.";
     CACHE_LOOKUPS = "app_cache_lookups_total", Counter, Count, ["cache", "result"],

@@ -6,8 +6,8 @@ use serde_json::json;
 use crate::{
     cli::run::run_in,
     support::{
-        adapters::redis_url,
         process::{Process, Server, client, free_port},
+        servers::redis_url,
         wait_until,
     },
 };

@@ -4,8 +4,9 @@
 use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
 
 use crate::support::{
-    adapters::{cache_options, redis_url},
+    adapters::cache_options,
     process::{Server, free_port},
+    servers::redis_url,
     wait_until, within,
 };
 use app::{

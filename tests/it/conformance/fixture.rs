@@ -22,6 +22,7 @@ use app::{
 use crate::support::{
     adapters::{BrokerHarness, CacheHarness, StoreHarness},
     jobs::{START, attempt, finish, new_job, raw, worker},
+    proxy::Proxy,
 };
 
 /// How long the fixture's claims last.
@@ -230,6 +231,10 @@ pub(crate) fn broker(harness: Box<dyn BrokerHarness>) -> BrokerFixture {
 impl BrokerFixture {
     pub(crate) async fn connect(&self) -> Arc<dyn Broker> {
         self.harness.connect().await
+    }
+
+    pub(crate) async fn connect_breakable(&self) -> (Arc<dyn Broker>, Option<Proxy>) {
+        self.harness.connect_breakable().await
     }
 
     /// What must hold after every case: the broker still answers.

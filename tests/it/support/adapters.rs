@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use app::{
     base::clock::Clock,
-    broker::{self, Broker},
+    broker::{self, Broker, Options},
     cache::{self, Cache},
     store::{self, Stores, Sync},
 };
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-use super::{jobs::START, servers};
+use super::{jobs::START, proxy::Proxy, servers};
 
 /// A store of its own for one test.
 #[async_trait]
@@ -90,6 +90,11 @@ impl Drop for Mongodb {
 pub(crate) trait BrokerHarness: Send + std::marker::Sync {
     /// One more connection to the broker, as another process would have it.
     async fn connect(&self) -> Arc<dyn Broker>;
+
+    /// The same over connections that can be cut. One that lives in the process has none.
+    async fn connect_breakable(&self) -> (Arc<dyn Broker>, Option<Proxy>) {
+        (self.connect().await, None)
+    }
 }
 
 /// The broker inside the process.
@@ -99,7 +104,7 @@ impl Embedded {
     /// An empty broker.
     #[allow(clippy::unused_async, reason = "an adapter of a server connects here")]
     pub(crate) async fn open_fresh() -> Box<dyn BrokerHarness> {
-        Box::new(Self(broker::connect("embedded://").unwrap()))
+        Box::new(Self(broker::connect("embedded://", &Options::default()).unwrap()))
     }
 }
 
@@ -160,7 +165,7 @@ impl RedisCache {
 
 impl CacheHarness for RedisCache {
     fn connect(&self) -> Arc<dyn Cache> {
-        cache::connect(&redis_url(), cache_options(&self.prefix, &Clock::system())).unwrap()
+        cache::connect(&servers::redis_url(), cache_options(&self.prefix, &Clock::system())).unwrap()
     }
 
     fn pass(&self, _time: Duration) {}
@@ -171,7 +176,43 @@ pub(crate) fn cache_options(prefix: &str, clock: &Clock) -> cache::Options {
     cache::Options { prefix: prefix.to_owned(), max_entries: 1000, max_bytes: 8 << 20, clock: clock.clone() }
 }
 
-/// The Redis server that `tests/tools/servers` started.
-pub(crate) fn redis_url() -> String {
-    std::env::var("TEST_REDIS_URL").expect("no Redis to test with: run `make test`, or set TEST_REDIS_URL")
+/// A server that tests share, with names of its own for each.
+pub(crate) struct BrokerServer {
+    url: String,
+    options: Options,
+}
+
+impl BrokerServer {
+    fn open(variable: &str) -> Box<dyn BrokerHarness> {
+        let prefix = format!("test-{}-", uuid::Uuid::now_v7().simple());
+        let options = Options { prefix, ..Options::default() };
+        Box::new(Self { url: servers::url(variable), options })
+    }
+
+    /// Names of its own on the shared Redis.
+    #[allow(clippy::unused_async, reason = "all adapters are opened alike")]
+    pub(crate) async fn redis() -> Box<dyn BrokerHarness> {
+        Self::open("TEST_REDIS_URL")
+    }
+
+    /// Names of its own on the shared RabbitMQ.
+    #[allow(clippy::unused_async, reason = "all adapters are opened alike")]
+    pub(crate) async fn rabbitmq() -> Box<dyn BrokerHarness> {
+        Self::open("TEST_AMQP_URL")
+    }
+}
+
+#[async_trait]
+impl BrokerHarness for BrokerServer {
+    async fn connect(&self) -> Arc<dyn Broker> {
+        broker::connect(&self.url, &self.options).unwrap()
+    }
+
+    async fn connect_breakable(&self) -> (Arc<dyn Broker>, Option<Proxy>) {
+        let (before, after) = self.url.split_once("127.0.0.1:").expect("the server is on loopback");
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let proxy = Proxy::start(after[..digits].parse().unwrap()).await;
+        let url = format!("{before}127.0.0.1:{}{}", proxy.port(), &after[digits..]);
+        (broker::connect(&url, &self.options).unwrap(), Some(proxy))
+    }
 }

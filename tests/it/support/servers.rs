@@ -75,3 +75,8 @@ pub(crate) fn drop_database(url: &str) {
         eprintln!("the test database {url} is left behind: {e}");
     }
 }
+
+/// The Redis server that tests share.
+pub(crate) fn redis_url() -> String {
+    url("TEST_REDIS_URL")
+}
