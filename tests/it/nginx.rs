@@ -59,7 +59,11 @@ impl Nginx {
         let frame = std::fs::read_to_string(deploy.join("nginx/nginx.conf")).unwrap();
         std::fs::create_dir(dir.path().join("conf.d")).unwrap();
         std::fs::write(dir.path().join("conf.d/app.conf"), conf).unwrap();
-        std::fs::write(dir.path().join("nginx.conf"), frame.replace("/tmp/", &at(""))).unwrap();
+        std::fs::write(
+            dir.path().join("nginx.conf"),
+            frame.replace("/tmp/", &at("")).replace("stderr", &at("error.log")),
+        )
+        .unwrap();
         let mut options = "daemon off;".to_owned();
         if rustix::process::geteuid().is_root() {
             // Only root may say so, and must: its workers would be another user, who may not enter the directory.
@@ -68,6 +72,7 @@ impl Nginx {
         let child = Command::new("nginx")
             .arg("-p")
             .arg(dir.path())
+            .args(["-e", &at("error.log")])
             .args(["-c", "nginx.conf", "-g", &options])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
