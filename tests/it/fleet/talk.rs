@@ -65,10 +65,10 @@ async fn workers_of_the_whole_fleet_are_inspected(via: Via) {
     let pongs = eventually("both workers answer a ping", async || {
         let answer = a.post("/api/v1/workers/ping", &Value::Null).await?;
         let all = answer["data"].as_array().unwrap().clone();
-        (all.len() == 2 && all.iter().all(|p| p["ok"] == true)).then_some(all)
+        (all.len() == 2 && all.iter().all(|p| p["answered"] == true)).then_some(all)
     })
     .await;
-    assert_ne!(pongs[0]["worker_id"], pongs[1]["worker_id"]);
+    assert_ne!(pongs[0]["id"], pongs[1]["id"]);
     // One that ends in good order signs off.
     two.signal(rustix::process::Signal::TERM);
     assert!(two.exit().await.success(), "{}", two.log());

@@ -1,7 +1,7 @@
 //! Separate roles as real processes over the servers that all tests share, with names of their own.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -83,10 +83,6 @@ impl Fleet {
         self.dir.path().join(name)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// Starts a process, without waiting for it.
     pub(crate) fn spawn(&self, role: &str, args: &[&str]) -> Process {
         self.spawn_with(role, args, &[])
@@ -155,7 +151,7 @@ pub(crate) async fn in_state(at: &Process, id: &str, state: &str) -> Value {
 pub(crate) async fn live_workers(at: &Process, n: usize) {
     wait_until(&format!("{n} workers report"), async || {
         let Some(list) = at.get("/api/v1/workers").await else { return false };
-        list["data"].as_array().is_some_and(|all| all.iter().filter(|w| w["status"] == "live").count() == n)
+        list["data"].as_array().is_some_and(|all| all.iter().filter(|w| w["state"] == "running").count() == n)
     })
     .await;
 }
