@@ -3,7 +3,7 @@ CARGO ?= cargo
 
 COMPOSE = docker compose --env-file deploy/.env
 
-.PHONY: help run build test lint bench tools servers compiler clean up down logs
+.PHONY: help run build test lint bench bench-fleet tools servers compiler clean up down logs
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ down: ## Stop the whole system; its data stays
 
 logs: ## Follow the logs of the whole system
 	$(COMPOSE) logs --follow --tail 100
+
+bench-fleet: compiler servers ## Measure MongoDB, Redis and RabbitMQ beside their ceilings
+	tests/tools/servers $(CARGO) bench --bench fleet
 
 tools: ## Get the tools that tests use, into .tools
 	@tests/tools/prepare tools

@@ -1,0 +1,97 @@
+//! The ceiling: the same documents in the same batches through the driver alone.
+
+use std::time::{Duration, Instant};
+
+use mongodb::{
+    Client,
+    bson::{self, DateTime, Document, doc},
+    options::{ClientOptions, DatabaseOptions, WriteConcern},
+};
+
+use crate::{JOBS, Place, SLOTS, report::Report};
+
+/// Makes a lone server a replica set of one; waits until it takes writes.
+pub(crate) async fn initiate(server: &str) {
+    let options = ClientOptions::parse(server).await.unwrap();
+    let host = options.hosts.first().map(ToString::to_string).unwrap();
+    let admin = Client::with_options(options).unwrap().database("admin");
+    let set = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": host }] };
+    // An error says that it is one already.
+    drop(admin.run_command(doc! { "replSetInitiate": set }).await);
+    loop {
+        let hello = admin.run_command(doc! { "hello": 1 }).await;
+        if hello.is_ok_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn job(id: bson::Uuid) -> Document {
+    let spec = r#"{"v":1,"payload":{},"max_attempts":5,"timeout_ms":3600000,"backoff":{"base_ms":2000,"cap_ms":600000}}"#;
+    let now = DateTime::now();
+    doc! {
+        "_id": id, "state": 1, "queue": "default", "priority": 5, "kind": "noop", "at": now, "created": now, "spec": spec,
+    }
+}
+
+/// Inserts in batches of 1000, then claims and finishes in batches of the slots, eight batches at a time, as a worker does.
+pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
+    let client = Client::with_uri_str(&place.store).await.unwrap();
+    let mut durable = WriteConcern::majority();
+    durable.journal = Some(true);
+    let name = client.default_database().unwrap().name().to_owned();
+    let db = client.database_with_options(&name, DatabaseOptions::builder().write_concern(durable).build());
+    let migration: Vec<Document> =
+        serde_json::from_str(include_str!("../../migrations/mongodb/0001_core.json")).unwrap();
+    for command in migration {
+        db.run_command(command).await.unwrap();
+    }
+    let jobs = db.collection::<Document>("jobs");
+    let ids: Vec<bson::Uuid> =
+        (0..JOBS).map(|_| bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes())).collect();
+    let start = Instant::now();
+    for batch in ids.chunks(4000) {
+        let inserts = batch.chunks(1000).map(|b| jobs.insert_many(b.iter().map(|id| job(*id))).ordered(false));
+        futures_util::future::try_join_all(inserts.map(IntoFuture::into_future)).await.unwrap();
+    }
+    report.add("bare mongodb: insert, batches of 1000 (documents/s)", JOBS as f64 / start.elapsed().as_secs_f64());
+    let start = Instant::now();
+    let work: Vec<Vec<Vec<bson::Uuid>>> =
+        ids.chunks(JOBS / 8).map(|part| part.chunks(SLOTS).map(<[_]>::to_vec).collect()).collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for part in work {
+        let db = db.clone();
+        tasks.spawn(async move {
+            for ids in part {
+                claim_and_finish(&db, ids).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    report.add("bare mongodb: claim + finish, batches of 64 (jobs/s)", JOBS as f64 / start.elapsed().as_secs_f64());
+    assert_eq!(jobs.count_documents(doc! { "state": 3, "fence": 1_i64 }).await.unwrap(), JOBS as u64);
+    db.drop().await.unwrap();
+}
+
+async fn claim_and_finish(db: &mongodb::Database, ids: Vec<bson::Uuid>) {
+    let now = DateTime::now();
+    let worker = ids[0];
+    let set = doc! { "state": 2, "lease": now, "worker": worker, "started": now, "by": 1_i64 };
+    let u = doc! { "$set": set, "$inc": { "fence": 1_i64 }, "$unset": { "progress": "" } };
+    let q = doc! { "_id": { "$in": ids.clone() }, "state": 1 };
+    let claim = doc! { "q": q, "u": u, "multi": true };
+    db.run_command(doc! { "update": "jobs", "updates": [claim], "writeConcern": { "w": 1 } }).await.unwrap();
+    let mut found = db.collection::<Document>("jobs").find(doc! { "_id": { "$in": ids.clone() } }).await.unwrap();
+    let mut n = 0;
+    while found.advance().await.unwrap() {
+        n += 1;
+    }
+    assert_eq!(n, ids.len());
+    let u = doc! { "$set": { "state": 3, "at": now, "by": 2_i64 }, "$unset": { "lease": "", "error": "" } };
+    let finish = doc! { "q": { "_id": { "$in": ids }, "state": 2, "fence": 1_i64 }, "u": u, "multi": true };
+    let concern = doc! { "w": "majority", "j": true };
+    db.run_command(doc! { "update": "jobs", "updates": [finish], "writeConcern": concern }).await.unwrap();
+}
