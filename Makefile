@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help run build test lint bench tools servers compiler clean
+.PHONY: help run build test lint bench bench-broker tools servers compiler clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: compiler ## Build and run everything in one process on http://127.0.0.1:8000
 	$(CARGO) run --release -- all
@@ -24,6 +24,9 @@ lint: compiler ## Check formatting and lints
 bench: compiler ## Measure speed beside its ceilings; gets wrk first
 	@tests/tools/prepare wrk
 	$(CARGO) bench --bench embedded
+
+bench-broker: compiler servers ## Measure each broker beside its bare library
+	tests/tools/servers $(CARGO) bench --bench broker
 
 tools: ## Get the tools that tests use, into .tools
 	@tests/tools/prepare tools

@@ -26,6 +26,7 @@ macro_rules! conformance_broker {
                 thousands_are_published_at_once,
                 wants_may_change,
                 who_does_not_ask_holds_nothing,
+                every_free_slot_gets_one,
                 a_broken_connection_gives_back_and_is_made_again,
             ],
             broadcast: [all_listeners_hear, what_was_said_before_is_not_heard, a_dropped_wait_misses_nothing],
@@ -433,6 +434,34 @@ pub(crate) mod held {
         let seen: BTreeSet<JobId> = jobs(&take(&mut *eager, 8, &[("q", 8)]).await).into_iter().collect();
         assert_eq!(seen, ids(&all).into_iter().collect());
         drop(lazy);
+    }
+
+    pub(crate) async fn every_free_slot_gets_one(f: &mut BrokerFixture) {
+        const WORKERS: usize = 3;
+        const SLOTS: usize = 4;
+        let mut workers = tokio::task::JoinSet::new();
+        let (tx, mut rx) = tokio::sync::mpsc::unbounded_channel();
+        for _ in 0..WORKERS {
+            let (mut consumer, tx) = (f.connect().await.consumer().await.unwrap(), tx.clone());
+            workers.spawn(async move {
+                let mut free = SLOTS;
+                // Nothing ends: whoever holds one that it has no slot for keeps it from a free slot elsewhere.
+                while free > 0 {
+                    let got = consumer.next(&want(free, &[("a", free), ("b", free)])).await.unwrap();
+                    free -= got.len();
+                    got.iter().for_each(|d| tx.send(d.wake_up.job).unwrap_or_default());
+                }
+                std::future::pending::<()>().await;
+            });
+        }
+        let all: Vec<WakeUp> = (0..12).map(|n| wake_up(f, if n % 4 == 0 { "b" } else { "a" }, 5)).collect();
+        publish(&*f.connect().await, &all).await;
+        let mut seen = BTreeSet::new();
+        while seen.len() < WORKERS * SLOTS {
+            seen.insert(within("all run at once", rx.recv()).await.unwrap());
+        }
+        assert_eq!(seen, ids(&all).into_iter().collect());
+        workers.shutdown().await;
     }
 
     pub(crate) async fn a_broken_connection_gives_back_and_is_made_again(f: &mut BrokerFixture) {

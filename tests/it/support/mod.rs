@@ -6,6 +6,7 @@ pub(crate) mod app;
 pub(crate) mod jobs;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod server;
 
 use std::time::Duration;
 
