@@ -3,10 +3,10 @@ CARGO ?= cargo
 
 COMPOSE = docker compose --env-file deploy/.env
 
-.PHONY: help run build test lint bench bench-fleet tools servers compiler clean up down logs
+.PHONY: help run build test lint bench bench-broker bench-fleet tools servers compiler clean up down logs
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: compiler ## Build and run everything in one process on http://127.0.0.1:8000
 	$(CARGO) run --release -- all
@@ -42,6 +42,9 @@ logs: ## Follow the logs of the whole system
 
 bench-fleet: compiler servers ## Measure MongoDB, Redis and RabbitMQ beside their ceilings
 	tests/tools/servers $(CARGO) bench --bench fleet
+
+bench-broker: compiler servers ## Measure each broker beside its bare library
+	tests/tools/servers $(CARGO) bench --bench broker
 
 tools: ## Get the tools that tests use, into .tools
 	@tests/tools/prepare tools

@@ -28,7 +28,8 @@ pub(crate) async fn initiate(server: &str) {
 }
 
 fn job(id: bson::Uuid) -> Document {
-    let spec = r#"{"v":1,"payload":{},"max_attempts":5,"timeout_ms":3600000,"backoff":{"base_ms":2000,"cap_ms":600000}}"#;
+    let spec =
+        r#"{"v":1,"payload":{},"max_attempts":5,"timeout_ms":3600000,"backoff":{"base_ms":2000,"cap_ms":600000}}"#;
     let now = DateTime::now();
     doc! {
         "_id": id, "state": 1, "queue": "default", "priority": 5, "kind": "noop", "at": now, "created": now, "spec": spec,
@@ -48,8 +49,7 @@ pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
         db.run_command(command).await.unwrap();
     }
     let jobs = db.collection::<Document>("jobs");
-    let ids: Vec<bson::Uuid> =
-        (0..JOBS).map(|_| bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes())).collect();
+    let ids: Vec<bson::Uuid> = (0..JOBS).map(|_| bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes())).collect();
     let start = Instant::now();
     for batch in ids.chunks(4000) {
         let inserts = batch.chunks(1000).map(|b| jobs.insert_many(b.iter().map(|id| job(*id))).ordered(false));

@@ -189,7 +189,10 @@ async fn run(report: &mut Report, name: &str, server: &str, broker: &str) {
         report.add(&format!("{name}: drain of no-op jobs, {workers} worker(s) (jobs/s)"), rate);
         report.add(&format!("{name}: peak memory of a worker (MB)"), rss);
         if workers == 2 {
-            report.add(&format!("{name}: submit by HTTP, one a request, 64 clients (jobs/s)"), single(&url, 32_000).await);
+            report.add(
+                &format!("{name}: submit by HTTP, one a request, 64 clients (jobs/s)"),
+                single(&url, 32_000).await,
+            );
         }
         place.clear().await;
     }

@@ -3,7 +3,7 @@
 //! The store owns every job; a [`WakeUp`] only names one. That is why a broker needs so little here and why losing
 //! one loses no job: `scheduler::lost` publishes again what was lost.
 //!
-//! Contract, proved for each adapter by `tests/it/conformance/broker.rs`:
+//! Contract, proved for each adapter by `tests/it/conformance/broker/`:
 //! - [`Broker::publish`] answers `Ok` only when the broker has taken every wake-up.
 //! - Within a queue the highest priority is delivered first, and equal priorities in the order of publishing.
 //! - A delivery that is neither acknowledged nor given back when its [`Consumer`] is dropped is delivered again.

@@ -8,17 +8,11 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender},
     time::{Instant, sleep_until},
 };
 
-use super::{
-    ABORT_GRACE, Shared, StopReason,
-    finish::{Ended, Settled},
-    report::read_paused,
-    run::{self as job_run, Freed, Origin},
-    slots::Slots,
-};
+use super::{ABORT_GRACE, Shared, StopReason, finish::Ended, report::read_paused, run as job_run, slots::Slots};
 use crate::{
     base::{backoff::Backoff, clock::Timestamp, failpoint, shutdown::Shutdown, store::StoreError},
     broker::{BrokerError, Consumer, Delivery, Want},
@@ -30,9 +24,6 @@ const RECONNECT: Backoff = Backoff { base_ms: 100, cap_ms: 5_000 };
 
 /// Claims under way at once. More than one, so that slots which come free during a claim need not wait for its answer.
 const CLAIMS_AT_ONCE: usize = 8;
-
-/// Most free slots noted in one go.
-const SLOTS_AT_ONCE: usize = 256;
 
 type Claiming = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
@@ -47,7 +38,6 @@ struct Answer {
 struct Dispatch<'a> {
     shared: &'a Arc<Shared>,
     ended: UnboundedSender<Ended>,
-    freed: UnboundedSender<Freed>,
     slots: Slots,
     claiming: FuturesUnordered<Claiming>,
     /// Runs whose end is not settled yet, running ones included.
@@ -63,16 +53,14 @@ struct Dispatch<'a> {
 pub(super) async fn run(
     shared: &Arc<Shared>,
     ended: UnboundedSender<Ended>,
-    mut settled: UnboundedReceiver<Vec<Settled>>,
+    mut settled: UnboundedReceiver<usize>,
     shutdown: &Shutdown,
 ) -> usize {
     let slots = Slots::new(&shared.options.queues, shared.options.strict, shared.options.slots);
     let claiming = FuturesUnordered::new();
-    let (freed, mut freed_slots) = mpsc::unbounded_channel();
-    let mut d = Dispatch { shared, ended, freed, slots, claiming, unsettled: 0, taken: 0, generation: 0, failures: 0 };
+    let mut d = Dispatch { shared, ended, slots, claiming, unsettled: 0, taken: 0, generation: 0, failures: 0 };
     let mut consumer: Option<Box<dyn Consumer>> = None;
     let mut retry_at = Instant::now();
-    let mut slots_now = Vec::new();
     while !shutdown.drain.is_cancelled() && d.left() > 0 {
         let waiting = Instant::now() < retry_at;
         if consumer.is_none() && !waiting {
@@ -97,17 +85,13 @@ pub(super) async fn run(
         tokio::select! {
             biased;
             () = shutdown.drain.cancelled() => {}
-            Some(batch) = settled.recv() => d.settle(consumer.as_mut(), batch).await,
+            Some(n) = settled.recv() => d.unsettled = d.unsettled.saturating_sub(n),
             Some(answer) = d.claiming.next(), if !d.claiming.is_empty() => {
                 if let Err(e) = d.start(consumer.as_mut(), answer).await {
                     retry_at = d.failed("store", &e);
                 }
             }
-            n = freed_slots.recv_many(&mut slots_now, SLOTS_AT_ONCE) => {
-                if n > 0 {
-                    d.acknowledge_freed(consumer.as_mut(), slots_now.drain(..)).await;
-                }
-            }
+            () = shared.slot_freed.notified() => {}
             () = shared.paused_changed.notified() => {}
             () = sleep_until(retry_at), if waiting => {}
             got = next => match got {
@@ -126,17 +110,13 @@ pub(super) async fn run(
             tracing::warn!(error = %e, "a claim failed while stopping");
         }
     }
-    drain(d, consumer, freed_slots, settled, shutdown).await
+    // What it still holds goes back to the broker.
+    drop(consumer);
+    drain(d, settled, shutdown).await
 }
 
 /// Lets what runs finish within the grace, then stops it and gives it back.
-async fn drain(
-    mut d: Dispatch<'_>,
-    mut consumer: Option<Box<dyn Consumer>>,
-    mut freed_slots: UnboundedReceiver<Freed>,
-    mut settled: UnboundedReceiver<Vec<Settled>>,
-    shutdown: &Shutdown,
-) -> usize {
+async fn drain(mut d: Dispatch<'_>, mut settled: UnboundedReceiver<usize>, shutdown: &Shutdown) -> usize {
     let shared = d.shared;
     // Only a worker that was asked to stop is in a hurry; one that has done its `max_jobs` lets the last ones end.
     let asked = async {
@@ -156,8 +136,7 @@ async fn drain(
             }
         };
         tokio::select! {
-            Some(slot) = freed_slots.recv() => d.acknowledge_freed(consumer.as_mut(), std::iter::once(slot)).await,
-            Some(batch) = settled.recv() => d.settle(consumer.as_mut(), batch).await,
+            Some(n) = settled.recv() => d.unsettled = d.unsettled.saturating_sub(n),
             () = &mut patience, if give_up.is_none() => {
                 tracing::warn!(running = d.unsettled, "grace is over, giving running jobs back");
                 shared.running.stop_all(StopReason::Abort);
@@ -227,7 +206,7 @@ impl Dispatch<'_> {
     /// Starts what was won and settles the rest.
     async fn start(&mut self, consumer: Option<&mut Box<dyn Consumer>>, answer: Answer) -> Result<(), StoreError> {
         let Answer { deliveries, generation, at, claims } = answer;
-        let (mut gone, mut back) = (Vec::new(), Vec::new());
+        let (mut done, mut back, mut claimed) = (Vec::with_capacity(deliveries.len()), Vec::new(), 0);
         let (claims, failure) = match claims {
             Ok(claims) => (claims, None),
             // Nobody knows whether it was written: if so, the lease will tell; if not, the wake-ups come again.
@@ -242,14 +221,15 @@ impl Dispatch<'_> {
                 Claim::Won { job, queued_at } => {
                     self.unsettled += 1;
                     let handles = self.shared.meter.started(&job, queued_at, at);
-                    let origin = Origin { tag: delivery.tag, generation, handles };
-                    job_run::start(self.shared, *job, origin, self.freed.clone(), self.ended.clone());
+                    job_run::start(self.shared, *job, handles, self.ended.clone());
+                    claimed += 1;
+                    done.push(delivery.tag);
                 }
-                Claim::Gone => gone.push(delivery.tag),
+                Claim::Gone => done.push(delivery.tag),
                 Claim::Paused => back.push(delivery.tag),
             }
         }
-        let idle = gone.len() + back.len();
+        let idle = done.len() + back.len() - claimed;
         self.taken -= idle as u64;
         self.shared.slots_in_use.fetch_sub(idle, Ordering::AcqRel);
         if failure.is_none() && !back.is_empty() {
@@ -257,31 +237,11 @@ impl Dispatch<'_> {
             read_paused(self.shared).await;
         }
         if generation == self.generation {
-            acknowledge(consumer, &gone, &back).await;
+            // Claimed or gone, it has done what it was for: from the claim on the lease keeps the job, and a broker must not
+            // have to remember a delivery for as long as a job may run.
+            acknowledge(consumer, &done, &back).await;
         }
         failure.map_or(Ok(()), Err)
-    }
-
-    /// Acknowledges the deliveries of slots that came free.
-    async fn acknowledge_freed(
-        &mut self,
-        consumer: Option<&mut Box<dyn Consumer>>,
-        freed: impl Iterator<Item = Freed>,
-    ) {
-        let done: Vec<u64> = freed.filter(|f| f.done && f.generation == self.generation).map(|f| f.tag).collect();
-        acknowledge(consumer, &done, &[]).await;
-    }
-
-    /// Settles the deliveries that waited for the end of their run to be written.
-    async fn settle(&mut self, consumer: Option<&mut Box<dyn Consumer>>, batch: Vec<Settled>) {
-        let (mut done, mut back) = (Vec::new(), Vec::new());
-        for s in batch {
-            self.unsettled = self.unsettled.saturating_sub(1);
-            if s.generation == self.generation && !s.acknowledged {
-                if s.give_back { back.push(s.tag) } else { done.push(s.tag) }
-            }
-        }
-        acknowledge(consumer, &done, &back).await;
     }
 }
 

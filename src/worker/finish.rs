@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use super::{Shared, meter::Handles};
 use crate::{
     base::{backoff::Backoff, failpoint},
+    broker::{self, WakeUp},
     jobs::{
         context::JobContext,
         model::{Attempt, AttemptOutcome, Job},
@@ -26,21 +27,7 @@ pub(super) struct Ended {
     pub(super) job: Job,
     pub(super) end: Option<(Verdict, Attempt)>,
     pub(super) context: JobContext,
-    pub(super) tag: u64,
-    pub(super) generation: u64,
-    /// Its delivery was settled when its slot came free.
-    pub(super) acknowledged: bool,
     pub(super) handles: Arc<Handles>,
-}
-
-/// A run that is over for the store, too.
-pub(super) struct Settled {
-    pub(super) tag: u64,
-    pub(super) generation: u64,
-    /// Its delivery was settled before.
-    pub(super) acknowledged: bool,
-    /// The job is queued again: its wake-up must not be lost.
-    pub(super) give_back: bool,
 }
 
 /// Writes under way at once. More than one, so that what ends during a write need not wait for its answer: stores
@@ -48,11 +35,7 @@ pub(super) struct Settled {
 const WRITES_AT_ONCE: usize = 8;
 
 /// Runs until every sender of ends is gone and all is written.
-pub(super) async fn run(
-    shared: Arc<Shared>,
-    mut ended: UnboundedReceiver<Ended>,
-    settled: UnboundedSender<Vec<Settled>>,
-) {
+pub(super) async fn run(shared: Arc<Shared>, mut ended: UnboundedReceiver<Ended>, settled: UnboundedSender<usize>) {
     let mut batch = Vec::new();
     let mut writing = FuturesUnordered::new();
     let mut open = true;
@@ -61,7 +44,7 @@ pub(super) async fn run(
             biased;
             Some(over) = writing.next(), if !writing.is_empty() => {
                 // A closed channel means that the worker has stopped waiting for these.
-                drop(settled.send(over));
+                settled.send(over).ok();
             }
             n = ended.recv_many(&mut batch, BATCH), if open && writing.len() < WRITES_AT_ONCE => {
                 open = n > 0;
@@ -73,8 +56,8 @@ pub(super) async fn run(
     }
 }
 
-/// Writes a batch of ends and takes them out of the table of runs.
-async fn end(shared: &Shared, ends: Vec<Ended>) -> Vec<Settled> {
+/// Writes a batch of ends and takes them out of the table of runs; answers how many there were.
+async fn end(shared: &Shared, ends: Vec<Ended>) -> usize {
     note_progress(shared, &ends).await;
     let finishes: Vec<Finish> = ends
         .iter()
@@ -94,12 +77,29 @@ async fn end(shared: &Shared, ends: Vec<Ended>) -> Vec<Settled> {
             }
         }
     }
-    let over = ends.into_iter().map(|e| {
+    let mut queued = Vec::new();
+    for e in &ends {
         let result = if e.end.is_some() { written.next() } else { None };
-        let give_back = settle(shared, &e, result);
-        Settled { tag: e.tag, generation: e.generation, acknowledged: e.acknowledged, give_back }
-    });
-    over.collect()
+        if settle(shared, e, result) {
+            queued.push(broker::wake_up(e.job.id, &e.job.queue, e.job.priority));
+        }
+    }
+    wake(shared, &queued).await;
+    ends.len()
+}
+
+/// Wakes jobs that were given back. If that fails, `scheduler::lost` finds them.
+async fn wake(shared: &Shared, queued: &[WakeUp]) {
+    if queued.is_empty() {
+        return;
+    }
+    let published = tokio::time::timeout(broker::CALL_TIMEOUT, shared.deps.broker.publish(queued)).await;
+    if !matches!(published, Ok(Ok(()))) {
+        tracing::warn!(
+            jobs = queued.len(),
+            "wake-ups of jobs given back not published, the scheduler will repeat them"
+        );
+    }
 }
 
 /// The last progress of runs that ended without a result is worth keeping.
@@ -131,7 +131,7 @@ async fn write(shared: &Shared, finishes: Vec<Finish>) -> Vec<Finished> {
     }
 }
 
-/// Counts and logs one end; answers whether the wake-up must go back to the broker.
+/// Counts and logs one end; answers whether the job is queued again and must be woken.
 fn settle(shared: &Shared, e: &Ended, written: Option<Finished>) -> bool {
     let job = &e.job;
     let (Some((verdict, attempt)), Some(Finished::Now(state))) = (&e.end, written) else {

@@ -1,7 +1,7 @@
 //! The worker role: takes deliveries for free slots, claims the jobs, runs their handlers, writes how they ended.
 //!
 //! ```text
-//!  broker ─▶ dispatch ──claim──▶ run (a task per job) ──▶ finish ──▶ dispatch (acknowledge, free the slot)
+//!  broker ─▶ dispatch ──claim, acknowledge──▶ run (a task per job) ──▶ finish
 //!               ▲ control: pause, cancel, ping      lease: renew, cancel, progress     report: heartbeat
 //! ```
 //! Nothing is taken without a free slot, so no worker hoards what another could start.
@@ -89,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) reading_paused: tokio::sync::Mutex<()>,
     /// Handlers running and jobs being claimed for them.
     pub(crate) slots_in_use: std::sync::atomic::AtomicUsize,
+    pub(crate) slot_freed: tokio::sync::Notify,
     pub(crate) draining: std::sync::atomic::AtomicBool,
 }
 
@@ -107,6 +108,7 @@ pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
         paused_changed: tokio::sync::Notify::new(),
         reading_paused: tokio::sync::Mutex::new(()),
         slots_in_use: std::sync::atomic::AtomicUsize::new(0),
+        slot_freed: tokio::sync::Notify::new(),
         draining: std::sync::atomic::AtomicBool::new(false),
     });
     let queues: Vec<String> = shared.options.queues.iter().map(|(q, w)| format!("{q}:{w}")).collect();

@@ -19,32 +19,11 @@ use crate::jobs::{
     context::JobContext,
     kind::Outcome,
     model::{Job, JobError},
-    state::{RunEnd, Verdict, judge},
+    state::{RunEnd, judge},
 };
 
-/// A slot that is free again, and the delivery that filled it.
-pub(super) struct Freed {
-    pub(super) tag: u64,
-    pub(super) generation: u64,
-    /// The delivery has done what it was for. If not, the run's end decides.
-    pub(super) done: bool,
-}
-
-/// Where a run came from, to be handed back with its end.
-pub(super) struct Origin {
-    pub(super) tag: u64,
-    pub(super) generation: u64,
-    pub(super) handles: Arc<Handles>,
-}
-
-/// Starts a claimed job; its slot goes to `freed` and its end to `ended`.
-pub(super) fn start(
-    shared: &Arc<Shared>,
-    job: Job,
-    origin: Origin,
-    freed: UnboundedSender<Freed>,
-    ended: UnboundedSender<Ended>,
-) {
+/// Starts a claimed job; its end goes to `ended`.
+pub(super) fn start(shared: &Arc<Shared>, job: Job, handles: Arc<Handles>, ended: UnboundedSender<Ended>) {
     let stop = Stop::default();
     let context = JobContext::new(&job, shared.id, stop.token());
     let run = Run {
@@ -71,20 +50,9 @@ pub(super) fn start(
         let end = end.map(|end| judge(&job, end, shared.deps.clock.now()));
         // The slot is free now: the next job's claim may share a commit with this one's end.
         shared.slots_in_use.fetch_sub(1, Ordering::AcqRel);
-        // So is the broker's delivery: since the claim the lease keeps the job, and a broker that counts what is not
-        // acknowledged may send the next. Only a job that is to be queued again still needs it.
-        let done = matches!(&end, Some((verdict, _)) if !matches!(verdict, Verdict::Release));
-        drop(freed.send(Freed { tag: origin.tag, generation: origin.generation, done }));
+        shared.slot_freed.notify_one();
         // A closed channel means that the worker is gone, and with it whoever could write this.
-        drop(ended.send(Ended {
-            job,
-            end,
-            context,
-            tag: origin.tag,
-            generation: origin.generation,
-            acknowledged: done,
-            handles: origin.handles,
-        }));
+        drop(ended.send(Ended { job, end, context, handles }));
     });
 }
 

@@ -72,7 +72,7 @@ pub(super) async fn run(link: Arc<Link>, names: Names, channel: Channel, mut end
     if let Err(e) = served {
         end.desk.fail(e);
         // It may be the connection that does not answer. Others on it make a new one, too.
-        task.link.forget().await;
+        task.link.forget();
     }
     let closed = async {
         close(&task.channel).await;
@@ -125,7 +125,7 @@ impl Task {
         }
     }
 
-    /// Fetches what is wanted, as far as it is there. If nothing is there, bells stand at all wanted queues.
+    /// Fetches what is wanted, as far as it is there. If nothing is there, bells stand at all wanted queues afterwards.
     async fn take(&mut self, want: &Want) -> Result<Vec<Delivery>, BrokerError> {
         for (queue, _) in &want.shares {
             if !self.queues.contains_key(queue) {
@@ -134,17 +134,21 @@ impl Task {
             }
         }
         let mut taken = Vec::new();
-        let mut empty = BTreeSet::new();
+        // What was found empty, and whether something came from it before.
+        let mut empty = BTreeMap::new();
         let fills = want.shares.iter().map(|(q, _)| (q, want.max));
         for (queue, share) in want.shares.iter().map(|(q, n)| (q, *n)).chain(fills) {
             let n = share.min(want.max.saturating_sub(taken.len()));
             let has_bell = self.queues.get(queue).is_some_and(|q| q.bell.is_some());
-            if n > 0 && !has_bell && !empty.contains(queue) && self.fetch(queue, n, &mut taken).await? {
-                empty.insert(queue);
+            let before = taken.len();
+            if n > 0 && !has_bell && !empty.contains_key(queue) && self.fetch(queue, n, &mut taken).await? {
+                empty.insert(queue, taken.len() > before);
             }
         }
-        if taken.is_empty() {
-            for queue in empty {
+        // A queue that gave something is likely to have more soon: it gets a bell only if there is nothing else to do.
+        let waits = taken.is_empty();
+        for (queue, gave) in empty {
+            if waits || !gave {
                 self.hang_bell(queue).await?;
             }
         }

@@ -81,14 +81,16 @@ impl Link {
         channel.await.map_err(|e| unavailable(&e))
     }
 
-    /// Whether the server refuses publishes for now.
-    pub(super) async fn is_blocked(&self) -> bool {
-        self.connection.lock().await.as_ref().is_some_and(|c| c.status().blocked())
+    /// Whether the server refuses publishes for now. Waits for nobody: whoever holds the connection is making a new one.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.connection.try_lock().is_ok_and(|c| c.as_ref().is_some_and(|c| c.status().blocked()))
     }
 
     /// The next call makes a new connection: this one does not answer.
-    pub(super) async fn forget(&self) {
-        *self.connection.lock().await = None;
+    pub(super) fn forget(&self) {
+        if let Ok(mut connection) = self.connection.try_lock() {
+            *connection = None;
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl RabbitMq {
     async fn consuming<T>(&self, call: impl Future<Output = Result<T, BrokerError>> + Send) -> Result<T, BrokerError> {
         let done = bounded(call).await;
         if done.is_err() {
-            self.consuming.forget().await;
+            self.consuming.forget();
         }
         done
     }

@@ -84,7 +84,7 @@ impl Publisher {
             }
         };
         let published = tokio::time::timeout(CALL_TIMEOUT, publish).await;
-        if !matches!(published, Ok(Ok(()))) && self.link.is_blocked().await {
+        if !matches!(published, Ok(Ok(()))) && self.link.is_blocked() {
             let why = "RabbitMQ takes no messages for now: it is short of memory or disk space";
             return Err(BrokerError::Unavailable(why.to_owned()));
         }
@@ -92,8 +92,10 @@ impl Publisher {
             return published;
         }
         // Confirms are open that may never come.
-        *self.confirming.lock().await = None;
-        self.link.forget().await;
+        if let Ok(mut confirming) = self.confirming.try_lock() {
+            *confirming = None;
+        }
+        self.link.forget();
         Err(BrokerError::Unavailable(format!("rabbitmq: no confirm within {} s", CALL_TIMEOUT.as_secs())))
     }
 

@@ -189,8 +189,16 @@ impl Task {
                 }
             }
             let answers = join_all(plan.iter().map(|(queue, n)| self.pop(queue, *n))).await;
+            let mut failed = None;
             for ((queue, asked), answer) in plan.into_iter().zip(answers) {
-                let popped = answer.map_err(|e| unavailable(&e))?;
+                let popped = match answer {
+                    Ok(popped) => popped,
+                    // What the others brought is held first, so that it is given back.
+                    Err(e) => {
+                        failed.get_or_insert(e);
+                        continue;
+                    }
+                };
                 let n: usize = popped.iter().map(|(_, jobs)| jobs.len()).sum();
                 if n == asked
                     && let Some(known) = self.queues.get_mut(queue)
@@ -198,6 +206,9 @@ impl Task {
                     known.quiet = false;
                 }
                 self.hold(queue, popped, &mut taken);
+            }
+            if let Some(e) = failed {
+                return Err(unavailable(&e));
             }
             shares = &fills;
         }

@@ -100,6 +100,8 @@ async fn metrics_are_those_of_the_table_and_cover_the_way_of_a_job() {
         "app_jobs_finished_total",
         "app_job_wait_seconds",
         "app_job_duration_seconds",
+        "app_broker_published_total",
+        "app_broker_consumed_total",
         "app_store_commits_total",
         "app_store_ops_total",
         "app_store_commit_duration_seconds",

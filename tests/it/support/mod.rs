@@ -7,6 +7,7 @@ pub(crate) mod fleet;
 pub(crate) mod jobs;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod server;
 pub(crate) mod servers;
 
 use std::time::Duration;

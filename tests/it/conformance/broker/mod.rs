@@ -26,12 +26,15 @@ macro_rules! conformance_broker {
                 thousands_are_published_at_once,
                 wants_may_change,
                 who_does_not_ask_holds_nothing,
+                every_free_slot_gets_one,
                 a_broken_connection_gives_back_and_is_made_again,
             ],
             broadcast: [all_listeners_hear, what_was_said_before_is_not_heard, a_dropped_wait_misses_nothing],
         });
     };
 }
+
+pub(crate) mod held;
 
 conformance_broker!(embedded, crate::support::adapters::Embedded::open_fresh);
 conformance_broker!(redis, crate::support::adapters::BrokerServer::redis);
@@ -375,95 +378,6 @@ pub(crate) mod delivery {
         assert_eq!(seen, all);
         nothing_left(f, &*broker, &mut *consumer, "a").await;
         nothing_left(f, &*broker, &mut *consumer, "b").await;
-    }
-}
-
-/// Cases about connections, and about what is held in between.
-pub(crate) mod held {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    pub(crate) async fn thousands_are_published_at_once(f: &mut BrokerFixture) {
-        let all: Vec<WakeUp> = (0..6000).map(|n| wake_up(f, if n % 5 == 0 { "a" } else { "b" }, 1 + n % 10)).collect();
-        publish(&*f.connect().await, &all).await;
-        // Another connection sees all of them.
-        let broker = f.connect().await;
-        let depths = (broker.depth(&queue("a")).await.unwrap(), broker.depth(&queue("b")).await.unwrap());
-        assert_eq!(depths, (1200, 4800));
-        let mut consumer = broker.consumer().await.unwrap();
-        let (mut seen, mut last) = (BTreeSet::new(), 10);
-        while seen.len() < 4800 {
-            let got = within("the rest", consumer.next(&want(64, &[("b", 64)]))).await.unwrap();
-            consumer.ack(&tags(&got)).await.unwrap();
-            for d in got {
-                assert!(d.wake_up.priority.get() <= last, "strict over any number");
-                last = d.wake_up.priority.get();
-                assert!(seen.insert(d.wake_up.job));
-            }
-        }
-        assert!(all.iter().all(|w| (w.queue == queue("b")) == seen.contains(&w.job)));
-        assert_eq!(broker.purge(&queue("a")).await.unwrap(), 1200);
-    }
-
-    pub(crate) async fn wants_may_change(f: &mut BrokerFixture) {
-        let broker = f.connect().await;
-        let mut consumer = broker.consumer().await.unwrap();
-        let (a, b) = (wake_up(f, "a", 5), wake_up(f, "b", 5));
-        // It waits for one queue, is told of another, and then waits for both.
-        let wanted = want(2, &[("a", 2)]);
-        assert!(tokio::time::timeout(std::time::Duration::from_millis(5), consumer.next(&wanted)).await.is_err());
-        publish(&*broker, std::slice::from_ref(&b)).await;
-        assert_eq!(jobs(&take(&mut *consumer, 1, &[("a", 1), ("b", 1)]).await), [b.job]);
-        let wanted = want(2, &[("b", 2), ("a", 0)]);
-        assert!(tokio::time::timeout(std::time::Duration::from_millis(5), consumer.next(&wanted)).await.is_err());
-        publish(&*broker, std::slice::from_ref(&a)).await;
-        assert_eq!(jobs(&take(&mut *consumer, 1, &[("b", 1), ("a", 0)]).await), [a.job]);
-    }
-
-    pub(crate) async fn who_does_not_ask_holds_nothing(f: &mut BrokerFixture) {
-        let broker = f.connect().await;
-        let mut lazy = f.connect().await.consumer().await.unwrap();
-        let wanted = want(4, &[("q", 4)]);
-        // It waited, and has given up; or gives up while something comes.
-        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), lazy.next(&wanted)).await.is_err());
-        let all: Vec<WakeUp> = (0..8).map(|_| wake_up(f, "q", 5)).collect();
-        publish(&*broker, &all).await;
-        let mut eager = broker.consumer().await.unwrap();
-        let seen: BTreeSet<JobId> = jobs(&take(&mut *eager, 8, &[("q", 8)]).await).into_iter().collect();
-        assert_eq!(seen, ids(&all).into_iter().collect());
-        drop(lazy);
-    }
-
-    pub(crate) async fn a_broken_connection_gives_back_and_is_made_again(f: &mut BrokerFixture) {
-        let (broker, proxy) = f.connect_breakable().await;
-        let all: Vec<WakeUp> = (0..4).map(|_| wake_up(f, "q", 5)).collect();
-        publish(&*broker, &all).await;
-        let mut first = broker.consumer().await.unwrap();
-        let mut listener = broker.listen().await.unwrap();
-        let got = take(&mut *first, 2, &[("q", 2)]).await;
-        if let Some(proxy) = proxy {
-            proxy.cut();
-            // Whoever waits is told.
-            within("the consumer errs", first.next(&want(1, &[("silent", 1)]))).await.unwrap_err();
-            within("the listener errs", listener.next()).await.unwrap_err();
-            assert!(first.ack(&tags(&got)).await.is_err());
-            drop(first);
-            take_all(&*broker, &all).await;
-            return;
-        }
-        drop(first);
-        take_all(&*broker, &all).await;
-    }
-
-    /// The same broker, over new connections, delivers all of them.
-    async fn take_all(broker: &dyn Broker, all: &[WakeUp]) {
-        let mut second = within("a new consumer", broker.consumer()).await.unwrap();
-        let seen: BTreeSet<JobId> = jobs(&take(&mut *second, all.len(), &[("q", 4)]).await).into_iter().collect();
-        assert_eq!(seen, ids(all).into_iter().collect());
-        broker.publish(all).await.unwrap();
-        broker.broadcast(&app::broker::Control::Ping).await.unwrap();
-        assert_eq!(broker.purge(&queue("q")).await.unwrap(), 4);
     }
 }
 
