@@ -138,8 +138,7 @@ fn job(kind: &str, n: u64) -> Submit {
 
 async fn produce(mode: &str, kind: &str, n: u64) {
     let (app, registry) = open();
-    let (store, fleet, broker) =
-        (Arc::clone(&app.stores.jobs), Arc::clone(&app.stores.fleet), Arc::clone(&app.broker));
+    let (store, fleet, broker) = (Arc::clone(&app.stores.jobs), Arc::clone(&app.stores.fleet), Arc::clone(&app.broker));
     let jobs = Jobs::new(store, fleet, broker, registry, app.clock.clone(), app.jobs.limits().clone());
     let submit = async |some: Vec<Submit>| {
         jobs.submit(some, &Origin::default(), None, |_| Vec::new()).await.unwrap();

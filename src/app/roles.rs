@@ -17,7 +17,7 @@ use super::{
 use crate::{
     base::{clock::Clock, probe::Unfit, shutdown::Shutdown},
     config::{Config, LogRequests, Role},
-    http::{self, HttpLimits, HttpState, RequestLog, ServeOptions},
+    http::{self, HttpLimits, HttpState, RequestLog, ServeOptions, Surface},
     scheduler, store, telemetry, worker,
 };
 
@@ -38,14 +38,17 @@ pub async fn run(role: Role, config: Config) -> Result<(), Error> {
 pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let started = std::time::Instant::now();
     // The port first: a second start by mistake must not touch anything.
-    let listener = if role.listens() { Some(http::listen(config.http.bind).map_err(Error::Failed)?) } else { None };
+    let bind = if role.listens() { Some(config.http.bind) } else { config.probe.bind };
+    let listener = bind.map(http::listen).transpose().map_err(Error::Failed)?;
+    let surface = if role.listens() { Surface::Api } else { Surface::Probes };
     let metrics = telemetry::metrics::install();
     let app = build(config, Clock::system())?;
     let ready = Arc::new(AtomicBool::new(false));
 
     let stop_last = CancellationToken::new();
     let upkeep = tokio::spawn(telemetry::metrics::upkeep(metrics.clone(), stop_last.clone()));
-    let server = listener.map(|l| serve(&app, l, metrics, Arc::clone(&ready), shutdown.clone())).transpose()?;
+    let server =
+        listener.map(|l| serve(&app, surface, l, metrics, Arc::clone(&ready), shutdown.clone())).transpose()?;
 
     let mut fitness = Fitness::new(&app.probes, Arc::clone(&ready));
     let all_answered = match fitness.look().await {
@@ -107,6 +110,7 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
 
 fn serve(
     app: &App,
+    surface: Surface,
     listener: TcpListener,
     metrics: PrometheusHandle,
     ready: Arc<AtomicBool>,
@@ -118,6 +122,7 @@ fn serve(
         jobs: Arc::clone(&app.jobs),
         probes: app.probes.clone(),
         ready,
+        surface,
         version: env!("CARGO_PKG_VERSION"),
         limits: HttpLimits {
             max_body: c.http.max_body,

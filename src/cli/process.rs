@@ -238,9 +238,7 @@ fn environment() -> BTreeMap<String, String> {
 
 fn check(config: &Config, role: Role) -> Result<(), Failure> {
     config.check_role(role)?;
-    if role.listens() {
-        config.check_exposure()?;
-    }
+    config.check_exposure(role)?;
     Ok(())
 }
 

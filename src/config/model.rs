@@ -20,6 +20,8 @@ pub struct Config {
     pub cache: Cache,
     /// The HTTP server.
     pub http: Http,
+    /// Where roles without an API tell about themselves.
+    pub probe: Probe,
     /// Who may call.
     pub auth: Auth,
     /// Logging.
@@ -150,6 +152,22 @@ pub struct Http {
     /// How long an idle connection stays open.
     #[serde(serialize_with = "units::duration")]
     pub keep_alive: Duration,
+}
+
+/// Where `app worker` and `app scheduler` tell about themselves.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Probe {
+    /// Address and port of `/health…` and `/metrics`; none for nowhere.
+    #[serde(serialize_with = "address_or_empty")]
+    pub bind: Option<SocketAddr>,
+}
+
+#[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde fixes the signature")]
+fn address_or_empty<S: serde::Serializer>(bind: &Option<SocketAddr>, s: S) -> Result<S::Ok, S::Error> {
+    match bind {
+        Some(bind) => s.collect_str(bind),
+        None => s.serialize_str(""),
+    }
 }
 
 /// Who may call.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Auth, AuthMode, Broker, Cache, Config, Http, Jobs, Log, LogFormat, LogRequests, Queue, QueueType, Scheduler, Store,
-    Sync, Worker, WorkerQueues, settings,
+    Auth, AuthMode, Broker, Cache, Config, Http, Jobs, Log, LogFormat, LogRequests, Probe, Queue, QueueType, Scheduler,
+    Store, Sync, Worker, WorkerQueues, settings,
     settings::Settings,
     units::{Size, format_duration, parse_duration},
 };
@@ -49,6 +49,12 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
         broker: broker(&s.broker)?,
         cache: cache(&s.cache)?,
         http: http(&s.http, cores)?,
+        probe: Probe {
+            bind: match s.probe.bind.as_str() {
+                "" => None,
+                text => Some(address("probe.bind", text)?),
+            },
+        },
         auth: Auth {
             mode: choice("auth.mode", &s.auth.mode, &[("loopback", AuthMode::Loopback), ("open", AuthMode::Open)])?,
         },

@@ -7,14 +7,18 @@ impl Config {
     ///
     /// # Errors
     /// A sentence with the two ways out.
-    pub fn check_exposure(&self) -> Result<(), Error> {
-        let bind = self.http.bind;
+    pub fn check_exposure(&self, role: Role) -> Result<(), Error> {
+        let (key, bind) = match (role.listens(), self.probe.bind) {
+            (true, _) => ("http.bind", self.http.bind),
+            (false, Some(bind)) => ("probe.bind", bind),
+            (false, None) => return Ok(()),
+        };
         // `::ffff:127.0.0.1` is loopback, too, which `Ipv6Addr::is_loopback` does not say.
         if bind.ip().to_canonical().is_loopback() || self.auth.mode == AuthMode::Open {
             return Ok(());
         }
         Err(Error(format!(
-            "`http.bind` is {bind}, which other hosts can reach, but `auth.mode = \"loopback\"` lets anyone in who can \
+            "`{key}` is {bind}, which other hosts can reach, but `auth.mode = \"loopback\"` lets anyone in who can \
              reach it; listen on 127.0.0.1, or set `auth.mode = \"open\"` if a proxy or firewall decides who may call"
         )))
     }
@@ -64,12 +68,12 @@ mod tests {
     #[test]
     fn only_loopback_is_served_without_saying_open() {
         for bind in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-            config(&[("http.bind", bind)]).check_exposure().unwrap();
+            config(&[("http.bind", bind)]).check_exposure(Role::Serve).unwrap();
         }
         for bind in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
-            let e = config(&[("http.bind", bind)]).check_exposure().unwrap_err().to_string();
+            let e = config(&[("http.bind", bind)]).check_exposure(Role::Serve).unwrap_err().to_string();
             assert!(e.contains("auth.mode = \"open\""), "{e}");
-            config(&[("http.bind", bind), ("auth.mode", "open")]).check_exposure().unwrap();
+            config(&[("http.bind", bind), ("auth.mode", "open")]).check_exposure(Role::Serve).unwrap();
         }
     }
 

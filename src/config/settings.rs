@@ -26,6 +26,7 @@ section!(Settings {
     broker: Broker,
     cache: Cache,
     http: Http,
+    probe: Probe,
     auth: Auth,
     log: Log,
     jobs: Jobs,
@@ -49,6 +50,8 @@ section!(Http {
     shutdown_timeout: String,
     keep_alive: String,
 });
+
+section!(Probe { bind: String });
 
 section!(Auth { mode: String });
 

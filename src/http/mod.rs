@@ -62,6 +62,16 @@ pub enum RequestLog {
     All,
 }
 
+/// What a process answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Surface {
+    /// The whole API.
+    #[default]
+    Api,
+    /// Only `/`, `/health`, `/health/live`, `/health/ready` and `/metrics`.
+    Probes,
+}
+
 /// Everything the routes need: services, and what they tell about the process.
 pub struct HttpState {
     /// The items service.
@@ -74,6 +84,8 @@ pub struct HttpState {
     pub ready: Arc<AtomicBool>,
     /// The program's version.
     pub version: &'static str,
+    /// What is answered.
+    pub surface: Surface,
     /// Limits on requests.
     pub limits: HttpLimits,
     /// The text behind `/metrics`.
@@ -94,7 +106,10 @@ pub fn app(
 > {
     App::new()
         .app_data(web::Data::from(Arc::clone(state)))
-        .configure(routes::register)
+        .configure(match state.surface {
+            Surface::Api => routes::register,
+            Surface::Probes => routes::register_probes,
+        })
         .default_service(web::to(unknown_path))
         .wrap(middleware::Observe(state.request_log))
 }

@@ -1,9 +1,12 @@
 //! Writes how runs ended: what ends while a write is under way goes together in the next one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    time::{Instant, sleep_until},
+};
 
 use super::{Shared, meter::Handles};
 use crate::{
@@ -34,24 +37,37 @@ pub(super) struct Ended {
 /// gather what comes together.
 const WRITES_AT_ONCE: usize = 8;
 
+/// While a write is under way, the next one waits for this part of the slots to have ended: a write for a few costs a store
+/// nearly as much as one for many.
+const FULL: usize = 4;
+/// But not for longer than this.
+const PATIENCE: Duration = Duration::from_millis(5);
+
 /// Runs until every sender of ends is gone and all is written.
 pub(super) async fn run(shared: Arc<Shared>, mut ended: UnboundedReceiver<Ended>, settled: UnboundedSender<usize>) {
     let mut batch = Vec::new();
     let mut writing = FuturesUnordered::new();
+    let mut since = Instant::now();
     let mut open = true;
-    while open || !writing.is_empty() {
+    while open || !batch.is_empty() || !writing.is_empty() {
+        let full = batch.len() >= shared.options.slots / FULL || writing.is_empty() || !open;
+        if !batch.is_empty() && writing.len() < WRITES_AT_ONCE && (full || since.elapsed() >= PATIENCE) {
+            writing.push(end(&shared, std::mem::take(&mut batch)));
+        }
+        let room = BATCH - batch.len();
         tokio::select! {
             biased;
             Some(over) = writing.next(), if !writing.is_empty() => {
                 // A closed channel means that the worker has stopped waiting for these.
                 settled.send(over).ok();
             }
-            n = ended.recv_many(&mut batch, BATCH), if open && writing.len() < WRITES_AT_ONCE => {
+            n = ended.recv_many(&mut batch, room), if open && room > 0 => {
                 open = n > 0;
-                if open {
-                    writing.push(end(&shared, std::mem::take(&mut batch)));
+                if batch.len() == n {
+                    since = Instant::now();
                 }
             }
+            () = sleep_until(since + PATIENCE), if !batch.is_empty() && writing.len() < WRITES_AT_ONCE => {}
         }
     }
 }

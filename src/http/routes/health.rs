@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 
 use crate::{
     base::{clock::Timestamp, probe::Probe},
-    http::{HttpState, endpoint::Endpoint, problem::Problem, response::json},
+    http::{HttpState, Surface, endpoint::Endpoint, problem::Problem, response::json},
 };
 
 /// How long one backend may take to prove that it works.
@@ -65,8 +65,13 @@ const LINKS: [(&str, &str); 10] = [
     (status = 200, description = "About this service", body = About),
 ))]
 pub(crate) fn about(state: Data<HttpState>) -> Ready<Result<HttpResponse, Problem>> {
-    let about = About { service: env!("CARGO_PKG_NAME"), version: state.version, links: LINKS.into_iter().collect() };
+    let about = About { service: env!("CARGO_PKG_NAME"), version: state.version, links: links(state.surface) };
     ready(json(StatusCode::OK, &about))
+}
+
+fn links(surface: Surface) -> BTreeMap<&'static str, &'static str> {
+    let shown = |(name, _): &(&str, &str)| surface == Surface::Api || ["health", "metrics"].contains(name);
+    LINKS.into_iter().filter(shown).collect()
 }
 
 /// Health of the process and of each backend it uses.

@@ -14,6 +14,12 @@ pub(crate) mod queues;
 pub(crate) mod submit;
 pub(crate) mod workers;
 
+/// Adds what tells about a process, without anything that works on items or jobs.
+pub(crate) fn register_probes(cfg: &mut ServiceConfig) {
+    health::register(cfg);
+    metrics::register(cfg);
+}
+
 /// Adds every route to an application.
 pub(crate) fn register(cfg: &mut ServiceConfig) {
     submit::register(cfg);

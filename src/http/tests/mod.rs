@@ -152,6 +152,7 @@ impl Backing {
 pub(super) fn state_over(store: Arc<FakeStore>, backing: &Backing) -> HttpState {
     let clock = backing.app.clock.clone();
     HttpState {
+        surface: crate::http::Surface::Api,
         items: Arc::new(Items::new(store, clock.clone())),
         jobs: Arc::clone(&backing.app.jobs),
         probes: Vec::new(),

@@ -6,6 +6,7 @@ use super::over_each_broker;
 use crate::support::{
     eventually,
     fleet::{Fleet, Via, in_state, live_workers, submit},
+    process::{client, free_port},
     wait_until,
 };
 
@@ -17,6 +18,7 @@ over_each_broker![
     retries_and_delays_go_through_the_scheduler,
     a_restart_of_every_process_loses_nothing,
     health_names_each_server,
+    roles_without_an_api_tell_about_themselves,
 ];
 
 async fn any_instance_answers_for_any_job_and_item(via: Via) {
@@ -123,4 +125,18 @@ async fn health_names_each_server(via: Via) {
     let broker = if via == Via::Redis { "redis" } else { "rabbitmq" };
     assert_eq!(health["services"]["mongodb"], "connected");
     assert_eq!(health["services"][broker], "connected");
+}
+
+async fn roles_without_an_api_tell_about_themselves(via: Via) {
+    let fleet = Fleet::shared(via).await;
+    for role in ["worker", "scheduler"] {
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut process = fleet.spawn_with(role, &[], &[("APP__PROBE__BIND", &address)]);
+        process.said("ready").await;
+        let get = async |path: &str| client().get(format!("http://{address}{path}")).send().await.unwrap();
+        assert_eq!(get("/health/ready").await.status(), 200, "{role}");
+        assert_eq!(get("/health").await.status(), 200, "{role}");
+        assert!(get("/metrics").await.text().await.unwrap().contains("app_"), "{role}");
+        assert_eq!(get("/api/v1/jobs").await.status(), 404, "{role}");
+    }
 }
