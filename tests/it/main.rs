@@ -16,6 +16,7 @@ mod cache;
 mod cli;
 mod conformance;
 mod contract;
+mod crash;
 mod deploy;
 mod faults;
 mod fleet;
