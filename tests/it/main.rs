@@ -14,6 +14,7 @@
 
 mod cache;
 mod cli;
+mod compat;
 mod conformance;
 mod contract;
 mod crash;
