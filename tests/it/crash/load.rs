@@ -59,6 +59,9 @@ pub(super) struct Figures {
     /// Runs beyond those that scripts asked for.
     pub(super) extra: usize,
     pub(super) longest_gap: Duration,
+    /// From healing until a job ran again.
+    pub(super) runs_after: Duration,
+    /// From healing until nothing was left to do; clients went on for a while.
     pub(super) done_after: Duration,
 }
 
@@ -100,8 +103,16 @@ impl Load {
         self.shared.accepted.lock().unwrap().len()
     }
 
+    /// Waits until a job runs that began after now; answers how long that took.
+    pub(super) async fn runs(&self, arena: &Arena) -> Duration {
+        let (from, before) = (Instant::now(), arena.fleet.appended("ran").len());
+        eventually_within(PATIENCE, "a job runs", async || (arena.fleet.appended("ran").len() > before).then_some(()))
+            .await;
+        from.elapsed()
+    }
+
     /// Stops the clients, waits until nothing is left to do, and checks every job that was promised.
-    pub(super) async fn settle(self, arena: &Arena, healed: Instant) -> Figures {
+    pub(super) async fn settle(self, arena: &Arena, healed: Instant, runs_after: Duration) -> Figures {
         self.shared.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.unwrap();
@@ -118,7 +129,7 @@ impl Load {
         let extra = check(serve, &arena.fleet, &accepted).await;
         no_key_made_two(arena, &self.shared).await;
         let longest_gap = *self.shared.longest_gap.lock().unwrap();
-        Figures { accepted: accepted.len(), extra, longest_gap, done_after }
+        Figures { accepted: accepted.len(), extra, longest_gap, runs_after, done_after }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use self::{
     arena::{Arena, FAULTS, Victim},
-    load::Load,
+    load::{Figures, Load},
 };
 use crate::support::fleet::Via;
 
@@ -23,6 +23,18 @@ mod skew;
 /// Slots of the whole fleet: no fault can interrupt more runs than these.
 const SLOTS: usize = 8;
 
+fn tell(cell: &str, f: &Figures) {
+    eprintln!(
+        "crash matrix | {cell} | {} accepted | {} runs above one | longest gap {:.1} s | runs again {:.1} s and all done \
+         {:.1} s after healing",
+        f.accepted,
+        f.extra,
+        f.longest_gap.as_secs_f64(),
+        f.runs_after.as_secs_f64(),
+        f.done_after.as_secs_f64()
+    );
+}
+
 async fn row(via: Via, victim: Victim) {
     let mut arena = Arena::start(via, victim).await;
     for fault in FAULTS {
@@ -31,17 +43,11 @@ async fn row(via: Via, victim: Victim) {
         arena.hit(victim, fault).await;
         let healed = Instant::now();
         load.at(&arena);
+        let runs_after = load.runs(&arena).await;
         load.more(20).await;
-        let f = load.settle(&arena, healed).await;
+        let f = load.settle(&arena, healed, runs_after).await;
         arena.all_live();
-        eprintln!(
-            "crash matrix | {via:?} | {victim:?} | {fault:?} | {} accepted | {} runs above one | longest gap {:.1} s | all \
-             done {:.1} s after healing",
-            f.accepted,
-            f.extra,
-            f.longest_gap.as_secs_f64(),
-            f.done_after.as_secs_f64()
-        );
+        tell(&format!("{via:?} | {victim:?} | {fault:?}"), &f);
         assert!(f.extra <= SLOTS, "{} runs above one, but only {SLOTS} slots", f.extra);
     }
 }
@@ -58,14 +64,10 @@ async fn forget(via: Via, forget: impl AsyncFnOnce(&Arena)) {
     let healed = Instant::now();
     load.more(20).await;
     arena.serves[1].post("/api/v1/queues/default/resume", &serde_json::Value::Null).await.unwrap();
-    let f = load.settle(&arena, healed).await;
+    let runs_after = load.runs(&arena).await;
+    let f = load.settle(&arena, healed, runs_after).await;
     arena.all_live();
-    eprintln!(
-        "crash matrix | {via:?} | forgets all wake-ups | {} accepted | {} runs above one | all done {:.1} s after",
-        f.accepted,
-        f.extra,
-        f.done_after.as_secs_f64()
-    );
+    tell(&format!("{via:?} | all wake-ups | forgotten"), &f);
     assert_eq!(f.extra, 0, "nobody's lease was touched");
 }
 
