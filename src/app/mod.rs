@@ -5,6 +5,7 @@
 mod build;
 mod fitness;
 mod roles;
+mod timekeeper;
 
 pub use build::{App, build};
 pub use fitness::Finding;

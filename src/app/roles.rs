@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     App, Error, Finding, build,
     fitness::{self, Fitness},
+    timekeeper::Timekeeper,
 };
 use crate::{
     base::{clock::Clock, probe::Unfit, shutdown::Shutdown},
@@ -70,22 +71,7 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
             ended
         })
     });
-    let (deps, options) = app.scheduler();
-    if app.stores.exclusive {
-        // Whatever was running when this process's predecessor ended runs no more.
-        scheduler::recover(&deps, &options).await.map_err(|e| Error::Failed(e.to_string()))?;
-    }
-    let scheduler = matches!(role, Role::All | Role::Scheduler)
-        .then(|| tokio::spawn(scheduler::run(deps, options, stop_last.clone())));
-    let worker = matches!(role, Role::All | Role::Worker).then(|| {
-        let (deps, options) = app.worker();
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            worker::run(deps, options, shutdown.clone()).await;
-            // Told to stop, or done with its `max_jobs`: either way the process is to be replaced.
-            shutdown.drain.cancel();
-        })
-    });
+    let (scheduler, worker) = start_parts(role, &app, &stop_last, &shutdown).await?;
     tracing::info!(
         role = role.name(),
         version = env!("CARGO_PKG_VERSION"),
@@ -106,6 +92,45 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
     } else {
         Err(Error::Failed("a part of the process ended badly, see the log".into()))
     }
+}
+
+type Part = Option<JoinHandle<()>>;
+
+/// Starts the scheduler and the worker, as far as they are part of `role`.
+async fn start_parts(
+    role: Role,
+    app: &App,
+    stop_last: &CancellationToken,
+    shutdown: &Shutdown,
+) -> Result<(Part, Part), Error> {
+    let (deps, options) = app.scheduler();
+    let time = if app.stores.exclusive {
+        // Whatever was running when this process's predecessor ended runs no more.
+        scheduler::recover(&deps, &options).await.map_err(|e| Error::Failed(e.to_string()))?;
+        Timekeeper::alone()
+    } else {
+        Timekeeper::start(app.clock.clone(), Arc::clone(&app.stores.fleet), stop_last.clone()).await
+    };
+    let scheduler = matches!(role, Role::All | Role::Scheduler).then(|| {
+        let (mut time, stop) = (time.clone(), stop_last.clone());
+        tokio::spawn(async move {
+            if stop.run_until_cancelled(time.known()).await.is_some() {
+                scheduler::run(deps, options, stop).await;
+            }
+        })
+    });
+    let worker = matches!(role, Role::All | Role::Worker).then(|| {
+        let (deps, options) = app.worker();
+        let (mut time, shutdown) = (time.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            if shutdown.drain.run_until_cancelled(time.known()).await.is_some() {
+                worker::run(deps, options, shutdown.clone()).await;
+            }
+            // Told to stop, or done with its `max_jobs`: either way the process is to be replaced.
+            shutdown.drain.cancel();
+        })
+    });
+    Ok((scheduler, worker))
 }
 
 fn serve(
@@ -148,7 +173,7 @@ fn serve(
     }))
 }
 
-async fn join(part: &'static str, task: Option<JoinHandle<()>>) -> bool {
+async fn join(part: &'static str, task: Part) -> bool {
     let Some(task) = task else { return true };
     match task.await {
         Ok(()) => true,

@@ -1,7 +1,11 @@
-//! Time: one source for the whole process, cut to UTC milliseconds, that never runs backwards.
+//! Time: one source for the whole process, cut to UTC milliseconds.
 //!
 //! The system clock may be set back by an operator or by NTP. Leases, delays and ids must not notice, so [`Clock`]
 //! advances with the monotonic clock and follows the wall clock forwards only.
+//!
+//! Hosts disagree about the time, and a lease that one of them wrote is judged by another. So a process of a fleet makes
+//! its clock [follow](Clock::follow) one that all of them can read; its own wall clock then only tells it that it was
+//! suspended. Only a measured correction ever moves [`Clock::now`] backwards.
 
 use std::{
     fmt,
@@ -105,15 +109,39 @@ enum Source {
     System {
         started: Instant,
         offset: AtomicI64,
+        followed: Mutex<Option<Followed>>,
     },
     Manual(AtomicI64),
 }
+
+/// What is known of the clock that is followed. Both in milliseconds.
+#[derive(Clone, Copy)]
+struct Followed {
+    /// That clock minus the monotonic one.
+    offset: i64,
+    /// The wall clock minus the monotonic one at that moment.
+    wall: i64,
+}
+
+impl Followed {
+    /// How far the wall clock has leapt ahead of the monotonic one since: the process was suspended, or the clock was set.
+    fn leap(self, by_wall: i64) -> i64 {
+        let ahead = by_wall.saturating_sub(self.wall);
+        if ahead >= LEAP { ahead } else { 0 }
+    }
+}
+
+/// Wall and monotonic clock drift apart by less than this between two measurements, in milliseconds.
+const LEAP: i64 = 1000;
+/// Corrections up to this much more than the doubt of a measurement are noise, in milliseconds.
+const NOISE: i64 = 50;
 
 impl Clock {
     /// The real clock.
     #[must_use]
     pub fn system() -> Self {
-        Self::from_source(Source::System { started: Instant::now(), offset: AtomicI64::new(wall_millis()) })
+        let offset = AtomicI64::new(wall_millis());
+        Self::from_source(Source::System { started: Instant::now(), offset, followed: Mutex::default() })
     }
 
     /// A clock for tests that stands at `start` until it is moved.
@@ -126,17 +154,47 @@ impl Clock {
         Self(Arc::new(Inner { source, ids: Mutex::new(ContextV7::new()) }))
     }
 
-    /// The present time. Never less than an earlier answer.
+    /// The present time. Never less than an earlier answer, unless a correction lies between them.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0.source {
             Source::Manual(ms) => Timestamp(ms.load(Ordering::Relaxed)),
-            Source::System { started, offset } => {
-                let elapsed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-                let by_wall = wall_millis().saturating_sub(elapsed);
+            Source::System { started, offset, followed } => {
+                let (elapsed, by_wall) = elapsed(*started);
+                if let Some(f) = *followed.lock().unwrap_or_else(PoisonError::into_inner) {
+                    return Timestamp(f.offset.saturating_add(f.leap(by_wall)).saturating_add(elapsed));
+                }
                 Timestamp(offset.fetch_max(by_wall, Ordering::Relaxed).max(by_wall).saturating_add(elapsed))
             }
         }
+    }
+
+    /// Goes by another clock from now on, which read `reference` at some moment of the last `doubt`. Answers by how many
+    /// milliseconds that corrects this one; a manual clock is not corrected.
+    pub fn follow(&self, reference: Timestamp, doubt: Duration) -> i64 {
+        let Source::System { started, followed, .. } = &self.0.source else { return 0 };
+        let before = self.now();
+        let half = i64::try_from(doubt.as_millis() / 2).unwrap_or(i64::MAX);
+        let now = reference.0.saturating_add(half);
+        let (elapsed, wall) = elapsed(*started);
+        let mut followed = followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let correction = now.saturating_sub(before.0);
+        let noise = correction.saturating_abs() <= half.saturating_add(NOISE);
+        let offset = match *followed {
+            Some(f) if noise => f.offset.saturating_add(f.leap(wall)),
+            _ => now.saturating_sub(elapsed),
+        };
+        *followed = Some(Followed { offset, wall });
+        correction
+    }
+
+    /// Whether [`Clock::now`] is a guess since the process was suspended or the wall clock was set: a clock that is
+    /// followed should be asked again.
+    #[must_use]
+    pub fn leapt(&self) -> bool {
+        let Source::System { started, followed, .. } = &self.0.source else { return false };
+        let (_, wall) = elapsed(*started);
+        followed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|f| f.leap(wall) > 0)
     }
 
     /// Moves a manual clock forwards; a system clock is not moved.
@@ -156,10 +214,31 @@ impl Clock {
     }
 }
 
+/// Milliseconds by the monotonic clock, and how far the wall clock is ahead of it.
+fn elapsed(started: Instant) -> (i64, i64) {
+    let elapsed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+    (elapsed, wall_millis().saturating_sub(elapsed))
+}
+
 #[allow(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
 fn wall_millis() -> i64 {
     // A clock before 1970 reads as 1970: the process must still start, and leases only need differences.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+    wall.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)).saturating_add(skew())
+}
+
+/// `APP_TEST_CLOCK_OFFSET_MS`: by how much this host's clock is wrong (test builds only).
+#[cfg(feature = "testing")]
+fn skew() -> i64 {
+    static SKEW: std::sync::LazyLock<i64> = std::sync::LazyLock::new(|| {
+        std::env::var("APP_TEST_CLOCK_OFFSET_MS").ok().and_then(|ms| ms.parse().ok()).unwrap_or(0)
+    });
+    *SKEW
+}
+
+#[cfg(not(feature = "testing"))]
+const fn skew() -> i64 {
+    0
 }
 
 #[cfg(test)]
@@ -200,5 +279,40 @@ mod tests {
         let ahead = clock.now();
         assert!(ahead >= before.plus(Duration::from_secs(3600)));
         assert!(clock.now() >= ahead);
+    }
+    #[test]
+    fn a_clock_that_follows_goes_by_the_other_one() {
+        let clock = Clock::system();
+        let wrong_by = 30_000;
+        for ahead in [wrong_by, -wrong_by] {
+            let other = Timestamp(clock.now().0 + ahead);
+            let correction = clock.follow(other, Duration::ZERO);
+            assert!((correction - ahead).abs() < 1000, "{correction}");
+            assert!((clock.now().0 - other.0).abs() < 1000);
+        }
+    }
+
+    #[test]
+    fn corrections_within_the_doubt_do_not_move_a_clock() {
+        let clock = Clock::system();
+        clock.follow(clock.now(), Duration::ZERO);
+        let before = clock.now();
+        clock.follow(Timestamp(before.0 - 1000), Duration::from_secs(4));
+        assert!(clock.now() >= before);
+    }
+
+    #[test]
+    fn a_leap_of_the_wall_clock_moves_a_following_clock_until_it_is_corrected() {
+        let clock = Clock::system();
+        clock.follow(clock.now(), Duration::ZERO);
+        let before = clock.now();
+        // What a suspension looks like: the wall went on, the monotonic clock did not.
+        let Source::System { followed, .. } = &clock.0.source else { unreachable!() };
+        if let Some(f) = followed.lock().unwrap().as_mut() {
+            f.wall -= 60_000;
+        }
+        assert!(clock.leapt() && clock.now() >= before.plus(Duration::from_secs(60)));
+        clock.follow(before, Duration::ZERO);
+        assert!(!clock.leapt() && clock.now() < before.plus(Duration::from_secs(30)));
     }
 }

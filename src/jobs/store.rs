@@ -396,6 +396,9 @@ pub trait FleetStore: Send + Sync {
 
     /// A worker left; or was gone too long.
     async fn forget(&self, worker: WorkerId) -> Result<(), StoreError>;
+
+    /// The time by the database server's clock, which every process of a fleet goes by; none without a server.
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError>;
 }
 
 /// The error of a job that took its workers with it too often.

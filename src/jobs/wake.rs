@@ -23,7 +23,9 @@ impl Jobs {
         if wake_ups.is_empty() {
             return;
         }
-        if self.broker_silent.load(Ordering::Relaxed) > self.clock.now().as_millis() {
+        let left_alone = self.broker_silent.load(Ordering::Relaxed).saturating_sub(self.clock.now().as_millis());
+        // More than that is left only if the clock was corrected since.
+        if (1..=SILENCE.as_millis() as i64).contains(&left_alone) {
             metrics::counter!(names::BROKER_PUBLISH_FAILURES).increment(1);
             tracing::debug!(jobs = wake_ups.len(), "wake-ups not published, the broker did not answer just now");
             return;

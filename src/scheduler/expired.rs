@@ -15,25 +15,42 @@ use crate::{
     },
 };
 
+/// Nobody renews while the store is away, and nobody who was suspended does. So after each of these, and at the start
+/// (which may follow either), leases get one renewal's time before they are judged: no job is to be taken from a live worker.
 pub(super) async fn run(deps: Arc<Deps>, options: Arc<Options>, stop: CancellationToken) {
     let mut looked_at = deps.clock.now();
+    let mut in_doubt = Some("the scheduler starts");
     while !stop.is_cancelled() {
-        let now = deps.clock.now();
-        let slept = now.since(looked_at);
-        looked_at = now;
-        // Whoever was suspended (a laptop that sleeps, a paused machine) finds every lease expired, those of live
-        // workers on the same machine, too. They wake up with this process and renew; they get a lease's time for it.
-        let moved = if slept > options.expired_every + options.suspended_after {
-            tracing::warn!(ms = slept.as_millis() as u64, "the process was suspended, leases get time to be renewed");
-            if !pause(&stop, options.suspended_after).await {
+        if let Some(why) = in_doubt {
+            let patience = match deps.store.next_due().await {
+                Ok(_) => {
+                    tracing::info!(why, "leases get time to be renewed");
+                    in_doubt = None;
+                    options.suspended_after
+                }
+                Err(e) => {
+                    counted("expired", Err(e));
+                    options.expired_every
+                }
+            };
+            if !pause(&stop, patience).await {
                 return;
             }
             looked_at = deps.clock.now();
-            0
-        } else {
-            counted("expired", pass(&deps, &options, &Void::Expired(now)).await)
-        };
-        if moved < options.batch && !pause(&stop, options.expired_every).await {
+            continue;
+        }
+        let now = deps.clock.now();
+        let slept = now.since(looked_at);
+        looked_at = now;
+        if slept > options.expired_every + options.suspended_after {
+            in_doubt = Some("the process was suspended");
+            continue;
+        }
+        let passed = pass(&deps, &options, &Void::Expired(now)).await;
+        if passed.is_err() {
+            in_doubt = Some("the store was away");
+        }
+        if counted("expired", passed) < options.batch && !pause(&stop, options.expired_every).await {
             return;
         }
         forget_workers(&deps).await;

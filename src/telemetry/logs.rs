@@ -67,8 +67,14 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     if let Some(part) = level.split(',').map(str::trim).find(bare) {
         return Err(wrong(part, ""));
     }
-    // The server library announces its own life at info; its warnings matter, the rest repeats what we say ourselves.
-    let quiet = if level.contains("actix") { level.to_owned() } else { format!("actix_server=warn,{level}") };
+    // The server library announces its own life at info; its warnings matter, the rest repeats what we say ourselves. So does
+    // all that RabbitMQ's library says, three errors for each connection that a server which is away refuses.
+    let mut quiet = level.to_owned();
+    for (library, most) in [("actix", "actix_server=warn"), ("lapin", "lapin=off")] {
+        if !level.contains(library) {
+            quiet = format!("{most},{quiet}");
+        }
+    }
     EnvFilter::builder().parse(quiet).map_err(|e| format!("`log.level` is \"{level}\", which is not a filter ({e})"))
 }
 

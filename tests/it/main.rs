@@ -14,8 +14,10 @@
 
 mod cache;
 mod cli;
+mod compat;
 mod conformance;
 mod contract;
+mod crash;
 mod deploy;
 mod faults;
 mod fleet;

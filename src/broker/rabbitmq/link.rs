@@ -18,8 +18,9 @@ use crate::{
 
 /// Shorter than `CALL_TIMEOUT`, so that the sentence says what was waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-/// A peer that said nothing for twice this long is gone. Seconds.
-const HEARTBEAT: u16 = 10;
+/// A peer that said nothing for twice this long is gone; a consumer that waits at a dead connection learns it no other way.
+/// Seconds; RabbitMQ advises 5 to 20.
+const HEARTBEAT: u16 = 5;
 /// Priorities are 1 to 10.
 const MAX_PRIORITY: u8 = 10;
 

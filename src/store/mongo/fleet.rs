@@ -77,6 +77,15 @@ impl FleetStore for Mongo {
         };
         self.call(forget).await
     }
+
+    /// The primary's: it is the one that takes the writes.
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        let ask = async {
+            let hello = self.database().await?.durable.run_command(doc! { "hello": 1 }).await?;
+            Ok(Some(time(*hello.get_datetime("localTime").map_err(|e| corrupt("localTime", e))?)))
+        };
+        self.call(ask).await
+    }
 }
 
 impl Ready {

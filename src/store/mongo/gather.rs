@@ -34,7 +34,8 @@ impl Inserts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores one job; returns when it is durable.
+    /// Stores one job; returns when it is durable. Bounded in all: what waited behind a write that was not answered does not
+    /// wait for its own as long again.
     pub(super) async fn insert(&self, ready: &Ready, job: JobDoc) -> Answer {
         let (tx, rx) = oneshot::channel();
         let start = {
@@ -48,13 +49,18 @@ impl Inserts {
             // On a task of its own: a caller that goes away must not take the others' write with it.
             tokio::spawn(Self(std::sync::Arc::clone(&self.0)).write_all(ready.clone()));
         }
-        rx.await.map_err(|_closed| StoreError::Unavailable("the process is ending".into()))?
+        match tokio::time::timeout(super::CALL_TIMEOUT, rx).await {
+            Ok(answer) => answer.map_err(|_closed| StoreError::Unavailable("the process is ending".into()))?,
+            Err(_) => Err(StoreError::Unavailable(format!("MongoDB did not answer within {:?}", super::CALL_TIMEOUT))),
+        }
     }
 
     async fn write_all(self, ready: Ready) {
         loop {
             let batch = {
                 let mut waiting = self.lock();
+                // Whoever has given up has told its client so.
+                waiting.jobs.retain(|(_, caller)| !caller.is_closed());
                 if waiting.jobs.is_empty() {
                     waiting.writers -= 1;
                     return;

@@ -97,4 +97,7 @@ impl FleetStore for Sqlite {
         })
         .await
     }
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
 }

@@ -108,6 +108,11 @@ impl Process {
         eventually("the process ends", async || self.child.try_wait().unwrap()).await
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Whether it has died of SIGKILL.
     pub(crate) fn was_killed(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some_and(|s| s.signal() == Some(9))
@@ -151,6 +156,15 @@ impl Server {
             .spawn()
             .unwrap();
         Self(child)
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        eventually("the server ends", async || self.0.try_wait().unwrap()).await
     }
 }
 

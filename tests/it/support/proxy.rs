@@ -1,4 +1,4 @@
-//! A TCP proxy before a server, whose connections can be cut.
+//! A TCP proxy before a server, whose connections can be broken, or go dead as when a cable is pulled.
 
 use tokio::{
     io::copy_bidirectional,
@@ -10,6 +10,7 @@ use tokio::{
 pub(crate) struct Proxy {
     port: u16,
     cuts: watch::Sender<u32>,
+    open: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -19,22 +20,15 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (cuts, _) = watch::channel(0);
+        let (open, _) = watch::channel(true);
 
-        let tx = cuts.clone();
+        let (cut, gate) = (cuts.clone(), open.clone());
         let accepting = tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let mut cut = tx.subscribe();
-                tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
-                    drop((near.set_nodelay(true), far.set_nodelay(true)));
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut near, &mut far) => {}
-                        _ = cut.changed() => {}
-                    }
-                });
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(forward(near, target, cut.subscribe(), gate.subscribe()));
             }
         });
-        Self { port, cuts, accepting }
+        Self { port, cuts, open, accepting }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -44,6 +38,39 @@ impl Proxy {
     /// Breaks every connection that stands; new ones are let through.
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|n| *n += 1);
+    }
+
+    /// From now on nothing gets through and nobody is told. Connections that stand stay dead for ever, as behind a
+    /// firewall that forgot them; new ones hang until [`Proxy::heal`].
+    pub(crate) fn silence(&self) {
+        self.open.send_replace(false);
+    }
+
+    /// Lets new connections through, and those that hang.
+    pub(crate) fn heal(&self) {
+        self.open.send_replace(true);
+    }
+}
+
+async fn forward(mut near: TcpStream, target: u16, mut cut: watch::Receiver<u32>, mut open: watch::Receiver<bool>) {
+    let forwarded = async {
+        if open.wait_for(|open| *open).await.is_err() {
+            return;
+        }
+        let Ok(mut far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+        drop((near.set_nodelay(true), far.set_nodelay(true)));
+        let silenced = tokio::select! {
+            _ = copy_bidirectional(&mut near, &mut far) => false,
+            closed = open.wait_for(|open| !*open) => closed.is_ok(),
+        };
+        if silenced {
+            // Both ends stay open, and no byte moves.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = forwarded => {}
+        _ = cut.changed() => {}
     }
 }
 
