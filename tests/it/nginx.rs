@@ -1,9 +1,10 @@
 //! nginx with the configuration of the deployment (`deploy/nginx/`), in front of three real processes: it spreads, repeats what may be
 //! repeated when an instance is killed, limits, redirects, and carries request ids.
 //!
-//! The processes have a database each, so only answers are compared that any of them gives.
+//! The processes are three `app serve` over one database: whatever any of them accepted, every other one knows.
 
 use std::{
+    collections::HashSet,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
+    fleet::{Fleet, Via},
     process::{Process, client, free_port},
     wait_until,
 };
@@ -118,21 +120,18 @@ fn browser() -> Client {
         .unwrap()
 }
 
-async fn three() -> (Vec<TempDir>, Vec<Process>) {
-    let (mut dirs, mut processes) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let dir = tempfile::tempdir().unwrap();
-        processes.push(Process::start(dir.path(), &[("APP__LOG__LEVEL", "warn")]).await);
-        dirs.push(dir);
-    }
-    (dirs, processes)
+async fn three() -> (Fleet, Vec<Process>) {
+    let mut fleet = Fleet::shared(Via::Redis).await;
+    fleet.set("APP__LOG__REQUESTS", "off");
+    let processes = vec![fleet.serve().await, fleet.serve().await, fleet.serve().await];
+    (fleet, processes)
 }
 
 const FAST: &str = "100000r/s";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_spread_and_carry_their_ids() {
-    let (_dirs, processes) = three().await;
+    let (_fleet, processes) = three().await;
     let all: Vec<&Process> = processes.iter().collect();
     let nginx = Nginx::start(&all, FAST).await;
     let browser = browser();
@@ -166,7 +165,7 @@ async fn requests_are_spread_and_carry_their_ids() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_over_its_limit_is_told_to_wait() {
-    let (_dirs, processes) = three().await;
+    let (_fleet, processes) = three().await;
     let nginx = Nginx::start(&processes.iter().collect::<Vec<_>>(), "10r/s").await;
     let browser = browser();
     // Half of them are POSTs that nginx may repeat: they are limited by the same count.
@@ -205,7 +204,7 @@ async fn a_client_over_its_limit_is_told_to_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_is_killed_and_no_client_that_may_be_repeated_sees_it() {
-    let (_dirs, mut processes) = three().await;
+    let (_fleet, mut processes) = three().await;
     let nginx = Nginx::start(&processes.iter().collect::<Vec<_>>(), FAST).await;
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut clients = tokio::task::JoinSet::new();
@@ -213,7 +212,7 @@ async fn an_instance_is_killed_and_no_client_that_may_be_repeated_sees_it() {
         let (browser, url) = (browser(), nginx.https.clone());
         let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
         clients.spawn(async move {
-            let mut refused = 0;
+            let (mut refused, mut accepted) = (0, HashSet::new());
             for n in 0.. {
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -231,14 +230,18 @@ async fn an_instance_is_killed_and_no_client_that_may_be_repeated_sees_it() {
                 let status = answer.status();
                 let problem = answer.headers()["content-type"] == "application/problem+json";
                 match (kind, status.as_u16()) {
-                    (0, 200) | (1, 202) | (2, 201) => {}
+                    (0, 200) | (2, 201) => {}
+                    (1, 202) => {
+                        let job: Value = answer.json().await.unwrap();
+                        assert!(accepted.insert(job["id"].as_str().unwrap().to_owned()), "two requests made one job");
+                    }
                     // What must not be done twice unasked: the client is told that it is not known.
                     (2, 502) if problem => refused += 1,
                     other => panic!("{other:?}: {}", answer.text().await.unwrap()),
                 }
                 done.fetch_add(1, Ordering::Relaxed);
             }
-            refused
+            (refused, accepted)
         });
     }
     let more = async |n: usize| {
@@ -254,7 +257,23 @@ async fn an_instance_is_killed_and_no_client_that_may_be_repeated_sees_it() {
     processes[1].kill();
     more(200).await;
     stop.store(true, Ordering::Relaxed);
-    let refused: usize = clients.join_all().await.into_iter().sum();
+    let (mut refused, mut accepted) = (0, HashSet::new());
+    for (n, jobs) in clients.join_all().await {
+        refused += n;
+        accepted.extend(jobs);
+    }
     // Each client has one request under way when an instance dies.
     assert!(refused <= 6, "{refused} items were refused for two dead instances");
+    // What was repeated was done once: the last instance knows exactly the jobs that clients were told of.
+    let mut known = HashSet::new();
+    let mut page = String::new();
+    loop {
+        let list = processes[2].get(&format!("/api/v1/jobs?limit=200{page}")).await.unwrap();
+        known.extend(list["data"].as_array().unwrap().iter().map(|j| j["id"].as_str().unwrap().to_owned()));
+        match list["meta"]["next_cursor"].as_str() {
+            Some(next) => page = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(known, accepted);
 }

@@ -1,6 +1,9 @@
 //! Reading jobs from MongoDB: one by id, or a page of many with bounded work.
 
-use ::mongodb::bson::{Document, doc};
+use ::mongodb::{
+    bson::{Document, doc},
+    options::Hint,
+};
 use futures_util::TryStreamExt;
 use uuid::Uuid;
 
@@ -29,10 +32,10 @@ impl Ready {
 
     pub(super) async fn list(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<Job>, Fault> {
         let before = id(page.after.map_or(Uuid::max(), |c| c.0));
-        let window = window(filter);
+        let (window, index) = window(filter);
         let asked = conditions(filter);
         // Where every job of the window matches, the page's limit bounds the work by itself.
-        let end = if asked.is_empty() { None } else { self.end_of_look(&window, before).await? };
+        let end = if asked.is_empty() { None } else { self.end_of_look(&window, index, before).await? };
         let mut range = doc! { "$lt": before };
         if let Some(end) = end {
             range.insert("$gte", id(end.0));
@@ -41,7 +44,7 @@ impl Ready {
         query.extend(asked);
         query.insert("_id", range);
         let limit = i64::try_from(page.limit).unwrap_or(i64::MAX - 1);
-        let mut found = self.jobs().find(query).sort(doc! { "_id": -1 }).limit(limit + 1).await?;
+        let mut found = self.jobs().find(query).sort(doc! { "_id": -1 }).limit(limit + 1).hint(hint(index)).await?;
         let mut data = Vec::new();
         let mut bytes = 0;
         while let Some(d) = found.try_next().await? {
@@ -57,22 +60,33 @@ impl Ready {
     }
 
     /// The last job that a page may look at, if there are more behind it.
-    async fn end_of_look(&self, window: &Document, before: ::mongodb::bson::Uuid) -> Result<Option<Cursor>, Fault> {
+    async fn end_of_look(
+        &self,
+        window: &Document,
+        index: &str,
+        before: ::mongodb::bson::Uuid,
+    ) -> Result<Option<Cursor>, Fault> {
         let mut query = window.clone();
         query.insert("_id", doc! { "$lt": before });
         let jobs = self.durable.collection::<Document>("jobs");
-        let last =
-            jobs.find_one(query).sort(doc! { "_id": -1 }).skip(LOOKED_AT - 1).projection(doc! { "_id": 1 }).await?;
+        let last = jobs.find_one(query).sort(doc! { "_id": -1 }).skip(LOOKED_AT - 1).hint(hint(index));
+        let last = last.projection(doc! { "_id": 1 }).await?;
         Ok(last.as_ref().and_then(super::write::job_id).map(|j| Cursor(j.0)))
     }
 }
 
-/// What a page looks at: an index where one holds the state in order or holds few, else all jobs.
-fn window(filter: &JobFilter) -> Document {
+/// What a page looks at: an index where one holds the state in order or holds few, else all jobs. The index is named,
+/// because the planner would rather walk all jobs in the order of their ids than sort the few that run.
+fn window(filter: &JobFilter) -> (Document, &'static str) {
     match filter.state {
-        Some(state @ (State::Failed | State::Running)) => doc! { "state": state as i32 },
-        _ => Document::new(),
+        Some(State::Failed) => (doc! { "state": State::Failed as i32 }, "dead"),
+        Some(State::Running) => (doc! { "state": State::Running as i32 }, "running"),
+        _ => (Document::new(), "_id_"),
     }
+}
+
+fn hint(index: &str) -> Hint {
+    Hint::Name(index.to_owned())
 }
 
 fn conditions(f: &JobFilter) -> Document {
