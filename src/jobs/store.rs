@@ -4,7 +4,8 @@
 //! - Each call is atomic for each job it names. When it returns, it survives the death of any process. What a caller is
 //!   told (inserts, finishes, cancels, replays, pauses, items) also survives the loss of power. Claims, renewals,
 //!   progress and passes may be undone by a loss of power, but only from the latest backwards, and then all that they
-//!   led to is undone, too: the job is where it was, and runs again.
+//!   led to is undone, too: the job is where it was, and runs again. A claim may be undone only together with its worker:
+//!   in a server that workers outlive it must not, or one fence would name two runs.
 //! - Transitions are those of [`state::next`](super::state::next), enforced by compare-and-set: of two callers that race, one wins.
 //! - `claim`, `renew`, `progress` and `finish` take batches, so that an adapter may store them in its cheapest shape.
 //! - What a worker writes carries the fence of its claim; a stale fence writes nothing.

@@ -157,6 +157,9 @@ impl Ready {
     }
 
     /// One update claims them all; the read after it says which were still there to be claimed.
+    ///
+    /// It is durable before the worker hears of it. A server that died and forgot a claim would give the same job with the
+    /// same fence to another worker, and each could end the other's run.
     async fn claim(
         &self,
         of: &[JobId],
@@ -178,9 +181,9 @@ impl Ready {
         };
         let u = doc! { "$set": set, "$inc": { "fence": 1_i64 }, "$unset": { "progress": "" } };
         let statement = vec![doc! { "q": q, "u": u, "multi": true }];
-        match self.update(Sure::Lazy, statement.clone()).await {
+        match self.update(Sure::Durable, statement.clone()).await {
             // Whatever the first one did no longer matches.
-            Err(e) if e.is_unknown() => drop(self.update(Sure::Lazy, statement).await?),
+            Err(e) if e.is_unknown() => drop(self.update(Sure::Durable, statement).await?),
             done => drop(done?),
         }
         let mut found = self.read(of.iter().copied()).await?;
