@@ -238,7 +238,7 @@ mod tests {
         deliveries.iter().map(|d| d.tag).collect()
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_nobody_wants_any_more_is_withdrawn() {
         let (mut handle, task) = desk();
         let wanted = want(2, &[("a", 1), ("b", 1)]);

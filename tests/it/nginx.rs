@@ -101,7 +101,7 @@ impl Drop for Nginx {
     fn drop(&mut self) {
         // SIGTERM, so that the master takes its workers with it.
         let pid = rustix::process::Pid::from_child(&self.child);
-        drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
         drop(self.child.wait());
     }
 }

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use deadpool_redis::redis::{Cmd, RedisResult, cmd};
+use deadpool_redis::redis::{Cmd, cmd};
 
 use super::{Broker, BrokerError, Consumer, Control, Listener, Options, WakeUp, desk};
 use crate::base::{
@@ -152,8 +152,8 @@ impl Broker for Redis {
             lengths.llen(list);
         }
         let lengths = &lengths;
-        let call = |mut c| async move { RedisResult::<Vec<u64>>::Ok(lengths.query_async(&mut c).await?) };
-        Ok(self.0.link.call(call).await?.into_iter().sum())
+        let found: Vec<u64> = self.0.link.call(|mut c| async move { lengths.query_async(&mut c).await }).await?;
+        Ok(found.into_iter().sum())
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64, BrokerError> {
