@@ -18,42 +18,38 @@ use crate::{
 /// Nobody renews while the store is away, and nobody who was suspended does. So after each of these, and at the start
 /// (which may follow either), leases get one renewal's time before they are judged: no job is to be taken from a live worker.
 pub(super) async fn run(deps: Arc<Deps>, options: Arc<Options>, stop: CancellationToken) {
-    let mut looked_at = deps.clock.now();
     let mut in_doubt = Some("the scheduler starts");
+    let (mut looked_at, mut planned) = (deps.clock.now(), Duration::ZERO);
     while !stop.is_cancelled() {
+        let now = deps.clock.now();
+        if now.since(looked_at) > planned + options.expired_every + options.suspended_after {
+            in_doubt = Some("the process was suspended");
+        }
+        (looked_at, planned) = (now, options.expired_every);
         if let Some(why) = in_doubt {
-            let patience = match deps.store.next_due().await {
+            match deps.store.next_due().await {
                 Ok(_) => {
                     tracing::info!(why, "leases get time to be renewed");
                     in_doubt = None;
-                    options.suspended_after
+                    planned = options.suspended_after;
                 }
                 Err(e) => {
                     counted("expired", Err(e));
-                    options.expired_every
                 }
-            };
-            if !pause(&stop, patience).await {
-                return;
             }
-            looked_at = deps.clock.now();
-            continue;
+        } else {
+            let passed = pass(&deps, &options, &Void::Expired(now)).await;
+            if passed.is_err() {
+                in_doubt = Some("the store was away");
+            }
+            if counted("expired", passed) >= options.batch {
+                continue;
+            }
+            forget_workers(&deps).await;
         }
-        let now = deps.clock.now();
-        let slept = now.since(looked_at);
-        looked_at = now;
-        if slept > options.expired_every + options.suspended_after {
-            in_doubt = Some("the process was suspended");
-            continue;
-        }
-        let passed = pass(&deps, &options, &Void::Expired(now)).await;
-        if passed.is_err() {
-            in_doubt = Some("the store was away");
-        }
-        if counted("expired", passed) < options.batch && !pause(&stop, options.expired_every).await {
+        if !pause(&stop, planned).await {
             return;
         }
-        forget_workers(&deps).await;
     }
 }
 

@@ -101,6 +101,9 @@ pub(super) struct JobDoc {
     /// Which call changed it last (see [`super::write`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) by: Option<i64>,
+    /// Which call claimed it last. A field of its own, because a cancel may change the job before the claimer reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) claim: Option<i64>,
 }
 
 fn is_zero_i64(n: &i64) -> bool {
@@ -132,6 +135,7 @@ impl JobDoc {
             error: job.error.as_ref().map(|e| to_json("error", e)).transpose()?,
             attempts,
             by: None,
+            claim: None,
         })
     }
 

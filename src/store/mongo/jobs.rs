@@ -177,7 +177,7 @@ impl Ready {
             q.insert("queue", doc! { "$nin": paused.clone() });
         }
         let set = doc! {
-            "state": RUNNING, "lease": date(now.plus(lease)), "worker": id(worker.0), "started": date(now), "by": by,
+            "state": RUNNING, "lease": date(now.plus(lease)), "worker": id(worker.0), "started": date(now), "claim": by,
         };
         let u = doc! { "$set": set, "$inc": { "fence": 1_i64 }, "$unset": { "progress": "" } };
         let statement = vec![doc! { "q": q, "u": u, "multi": true }];
@@ -196,7 +196,7 @@ impl Ready {
             }
             // Removed, so that an id named twice is won once.
             claims.push(match found.remove(job) {
-                Some(d) if d.state == RUNNING && d.by == Some(by) => {
+                Some(d) if d.state == RUNNING && d.claim == Some(by) => {
                     let queued_at = time(d.at);
                     Claim::Won { job: Box::new(d.job()?), queued_at }
                 }

@@ -11,6 +11,7 @@ macro_rules! conformance_fleet {
                 counts_are_right_after_a_race,
             ],
             workers: [a_report_replaces_the_one_before, those_that_left_are_gone, reports_survive_reopening],
+            time: [a_clock_that_is_told_goes_on],
         });
     };
 }
@@ -212,5 +213,17 @@ pub(crate) mod workers {
         f.fleet().report(before.clone()).await.unwrap();
         f.reopen().await;
         assert_eq!(reported(f).await, [before]);
+    }
+}
+
+pub(crate) mod time {
+    use crate::{conformance::fixture::Fixture, support::wait_until};
+
+    pub(crate) async fn a_clock_that_is_told_goes_on(f: &mut Fixture) {
+        // Without a server there is none to tell.
+        let Some(first) = f.fleet().clock().await.unwrap() else { return };
+        wait_until("time passes", async || f.fleet().clock().await.unwrap() > Some(first)).await;
+        f.reopen().await;
+        assert!(f.fleet().clock().await.unwrap() > Some(first));
     }
 }
