@@ -114,8 +114,8 @@ impl Ready {
         key: Option<&Idempotency>,
         now: Timestamp,
     ) -> Result<Inserted, Fault> {
+        let keys = self.durable.collection::<KeyDoc>("idempotency_keys");
         if let Some(k) = key {
-            let keys = self.durable.collection::<KeyDoc>("idempotency_keys");
             let id = key_id(&k.scope, &k.key);
             if let Some(used) = keys.find_one(doc! { "_id": id.clone() }).session(&mut *session).await? {
                 if used.expires > date(now) {
@@ -124,15 +124,19 @@ impl Ready {
                 }
                 keys.delete_one(doc! { "_id": id }).session(&mut *session).await?;
             }
+        }
+        self.jobs().insert_many(jobs).ordered(false).session(&mut *session).await?;
+        // The key last: from here to the commit nobody else gets past it, and whoever dies in between holds it up for as long
+        // as the server lets a transaction live.
+        if let Some(k) = key {
             let new = KeyDoc {
                 id: KeyId { scope: k.scope.clone(), key: k.key.clone() },
                 request: binary(&k.request),
                 answer: binary(&k.answer),
                 expires: date(k.expires_at),
             };
-            keys.insert_one(new).session(&mut *session).await?;
+            keys.insert_one(new).session(session).await?;
         }
-        self.jobs().insert_many(jobs).ordered(false).session(session).await?;
         Ok(Inserted::New)
     }
 }
