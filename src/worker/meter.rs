@@ -50,7 +50,8 @@ pub(crate) struct Handles {
 impl State {
     fn roll(&mut self, now: Timestamp) {
         let minute = now.as_millis() / 60_000;
-        if minute != self.minute {
+        // A claim bears the time at which it was asked for; in the first moments of a minute that is still the one before.
+        if minute > self.minute {
             let full = std::mem::take(&mut self.this_minute);
             self.last_minute = if minute == self.minute + 1 { full } else { HashMap::new() };
             self.minute = minute;
@@ -140,5 +141,28 @@ fn handles(job: &Job) -> Handles {
         duration: metrics::histogram!(names::JOB_DURATION, &labels),
         wait: metrics::histogram!(names::JOB_WAIT, "queue" => queue),
         succeeded: metrics::counter!(names::JOBS_FINISHED, &with_outcome),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_start_does_not_forget_the_last_minute() {
+        let queue = QueueName::new("default").unwrap();
+        let at = |ms| Timestamp::from_millis(ms);
+        let mut s = State::default();
+        s.roll(at(60_000));
+        for _ in 0..5 {
+            s.count(&queue, |t| t.started += 1);
+        }
+        for ms in [120_000, 119_999, 120_001] {
+            s.roll(at(ms));
+            s.count(&queue, |t| t.started += 1);
+        }
+        assert_eq!((s.last_minute[&queue].started, s.this_minute[&queue].started), (5, 3));
+        s.roll(at(240_000));
+        assert!(s.last_minute.is_empty(), "a minute without anything lies between");
     }
 }
