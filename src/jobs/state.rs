@@ -249,6 +249,47 @@ pub fn judge(job: &Job, end: RunEnd, now: Timestamp) -> (Verdict, Attempt) {
     (verdict, attempt)
 }
 
+/// What becomes of a running job that lost its worker.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// Where it is then: queued, failed (crash limit) or cancelled (was asked for).
+    pub state: State,
+    /// Its crashes, this one included.
+    pub crashes: u32,
+    /// Why it is a dead letter, if it is one now.
+    pub error: Option<JobError>,
+    /// The record of the run.
+    pub attempt: Attempt,
+}
+
+/// Judges a run whose worker died or went silent. No attempt is spent.
+#[must_use]
+pub fn lose(job: &Job, now: Timestamp, crash_limit: u32) -> Loss {
+    let crashes = job.crashes + 1;
+    let (state, error) = if job.cancel_requested {
+        (State::Cancelled, None)
+    } else if crashes >= crash_limit {
+        (State::Failed, Some(crash_limit_error(crashes)))
+    } else {
+        (State::Queued, None)
+    };
+    let attempt = Attempt {
+        run: job.fence,
+        worker: job.worker.unwrap_or(crate::base::id::WorkerId(uuid::Uuid::nil())),
+        started_at: job.started_at.unwrap_or(job.created_at),
+        finished_at: now,
+        outcome: AttemptOutcome::Lost,
+        error: Some(JobError::new("lease_lost", "the worker died or went silent")),
+        retry_at: (state == State::Queued).then_some(now),
+    };
+    Loss { state, crashes, error, attempt }
+}
+
+/// The error of a job that took its workers with it too often.
+fn crash_limit_error(crashes: u32) -> JobError {
+    JobError::new("crash_limit", format!("{crashes} workers died or went silent while they ran this job"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    model::{Attempt, Job, JobError, Progress},
+    model::{Attempt, Job, Progress},
     state::{State, Verdict},
 };
 pub use crate::base::store::StoreError;
@@ -400,10 +400,4 @@ pub trait FleetStore: Send + Sync {
 
     /// The time by the database server's clock, which every process of a fleet goes by; none without a server.
     async fn clock(&self) -> Result<Option<Timestamp>, StoreError>;
-}
-
-/// The error of a job that took its workers with it too often.
-#[must_use]
-pub fn crash_limit_error(crashes: u32) -> JobError {
-    JobError::new("crash_limit", format!("{crashes} workers died or went silent while they ran this job"))
 }

@@ -14,12 +14,12 @@ use super::{
 use crate::{
     base::{
         clock::Timestamp,
-        id::{JobId, QueueName, WorkerId},
+        id::{JobId, QueueName},
     },
     jobs::{
-        model::{Attempt, AttemptOutcome, Job, JobError},
-        state::State,
-        store::{Moved, Retention, Void, Waiting, crash_limit_error},
+        model::Job,
+        state::{Loss, State, lose},
+        store::{Moved, Retention, Void, Waiting},
     },
 };
 
@@ -165,23 +165,7 @@ fn lost(which: &Void, job: &Job, now: Timestamp, crash_limit: u32) -> Result<Opt
     if job.state != State::Running || !void {
         return Ok(None);
     }
-    let crashes = job.crashes + 1;
-    let (state, error) = if job.cancel_requested {
-        (State::Cancelled, None)
-    } else if crashes >= crash_limit {
-        (State::Failed, Some(crash_limit_error(crashes)))
-    } else {
-        (State::Queued, None)
-    };
-    let attempt = Attempt {
-        run: job.fence,
-        worker: job.worker.unwrap_or(WorkerId(uuid::Uuid::nil())),
-        started_at: job.started_at.unwrap_or(job.created_at),
-        finished_at: now,
-        outcome: AttemptOutcome::Lost,
-        error: Some(JobError::new("lease_lost", "the worker died or went silent")),
-        retry_at: (state == State::Queued).then_some(now),
-    };
+    let Loss { state, crashes, error, attempt } = lose(job, now, crash_limit);
     let mut set = doc! { "state": state as i32, "at": date(now), "crashes": count(crashes)? };
     if let Some(e) = error {
         set.insert("error", to_json("error", &e)?);

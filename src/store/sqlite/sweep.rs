@@ -6,12 +6,12 @@ use super::{Fault, control, row, writer::Writing};
 use crate::{
     base::{
         clock::Timestamp,
-        id::{JobId, QueueName, WorkerId},
+        id::{JobId, QueueName},
     },
     jobs::{
-        model::{Attempt, AttemptOutcome, Job, JobError},
-        state::State,
-        store::{Moved, Retention, Void, Waiting, crash_limit_error},
+        model::Job,
+        state::{Loss, State, lose},
+        store::{Moved, Retention, Void, Waiting},
     },
 };
 
@@ -77,27 +77,11 @@ pub(super) fn void(
         }
         lost
     };
-    lost.into_iter().map(|job| lose(w, job, now, crash_limit)).collect()
+    lost.into_iter().map(|job| take(w, job, now, crash_limit)).collect()
 }
 
-fn lose(w: &mut Writing<'_>, job: Job, now: Timestamp, crash_limit: u32) -> Result<Moved, Fault> {
-    let crashes = job.crashes + 1;
-    let (state, error) = if job.cancel_requested {
-        (State::Cancelled, None)
-    } else if crashes >= crash_limit {
-        (State::Failed, Some(crash_limit_error(crashes)))
-    } else {
-        (State::Queued, None)
-    };
-    let attempt = Attempt {
-        run: job.fence,
-        worker: job.worker.unwrap_or(WorkerId(uuid::Uuid::nil())),
-        started_at: job.started_at.unwrap_or(job.created_at),
-        finished_at: now,
-        outcome: AttemptOutcome::Lost,
-        error: Some(JobError::new("lease_lost", "the worker died or went silent")),
-        retry_at: (state == State::Queued).then_some(now),
-    };
+fn take(w: &mut Writing<'_>, job: Job, now: Timestamp, crash_limit: u32) -> Result<Moved, Fault> {
+    let Loss { state, crashes, error, attempt } = lose(&job, now, crash_limit);
     let old = job.attempts.iter().map(|a| row::to_json("attempt", a)).collect::<Result<Vec<_>, _>>()?;
     let old = (!old.is_empty()).then(|| old.join(","));
     let history = row::append(old.as_deref(), attempt.run, &row::to_json("attempt", &attempt)?)?;
