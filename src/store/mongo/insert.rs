@@ -71,16 +71,17 @@ impl Ready {
             ));
         }
         let mut session = self.durable.client().start_session().await?;
-        for attempt in 0.. {
+        let mut attempt = 0;
+        loop {
             match self.try_insert(&mut session, jobs, key, now).await {
                 Err(e) if e.is_transient() => {
                     tracing::debug!(error = %e, attempt, "transaction met another one");
                     tokio::time::sleep(AGAIN.delay(attempt).max(Duration::from_millis(1))).await;
+                    attempt = attempt.saturating_add(1);
                 }
                 done => return done,
             }
         }
-        Err(Fault::Corrupt("an endless loop ended".to_owned()))
     }
 
     async fn try_insert(

@@ -9,9 +9,9 @@
 //! schema            _id "version", version
 //! ```
 //! What a client is told, and a claim, because its worker outlives the server, is written with `{w: "majority", j: true}`;
-//! renewals, progress and passes with `{w: 1}`, because they may be undone together with all that they led to. Each field that an index holds is paid at every
-//! transition, and an update costs the server several inserts: so a job that succeeds costs one insert and two updates,
-//! both shared with every other job of the batch.
+//! renewals, progress and passes with `{w: 1}`, because they may be undone together with all that they led to. Each field
+//! that an index holds is paid at every transition, and an update costs the server several inserts: so a job that succeeds
+//! costs one insert and two updates, both shared with every other job of the batch.
 //!
 //! Nothing is asked of the server before the first call: [`Mongo::database`] connects and migrates once, and tries again
 //! with the next call if that failed. So a process starts, and lives on, without its database.
