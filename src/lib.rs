@@ -8,9 +8,11 @@
 //! | 0 | [`base`] |
 //! | 1 | [`config`] |
 //! | 2 | [`telemetry`] |
-//! | 3 | [`broker`], [`cache`] |
-//! | 5 | [`jobs`] |
+//! | 3 | [`broker`], [`cache`], [`events`] |
+//! | 4 | [`records`] |
+//! | 5 | [`jobs`], [`users`] |
 //! | 6 | [`items`] |
+//! | 8 | [`notifications`] |
 //! | 9 | [`store`], [`kinds`] |
 //! | 10 | [`http`], [`worker`], [`scheduler`] |
 //! | 11 | [`app`] |
@@ -21,11 +23,15 @@ pub mod broker;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod events;
 pub mod http;
 pub mod items;
 pub mod jobs;
 pub mod kinds;
+pub mod notifications;
+pub mod records;
 pub mod scheduler;
 pub mod store;
 pub mod telemetry;
+pub mod users;
 pub mod worker;

@@ -9,5 +9,6 @@ pub mod failpoint;
 pub mod id;
 pub mod page;
 pub mod probe;
+pub mod secret;
 pub mod shutdown;
 pub mod store;

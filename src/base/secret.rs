@@ -1,0 +1,52 @@
+//! Text that must not be seen: it has no `Display`, no `Serialize`, and `Debug` shows a mask.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// A password, key or token in memory.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself. Every use of this is a place where a secret may leak.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `other` is the same text, in a time that does not tell how much of it is right: both are hashed first.
+    #[must_use]
+    pub fn matches(&self, other: &str) -> bool {
+        Sha256::digest(&self.0) == Sha256::digest(other)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "***" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown_and_is_compared_whole() {
+        let s = Secret::new("hunter2");
+        assert_eq!(format!("{s:?}"), "***");
+        assert!(s.matches("hunter2") && !s.matches("hunter") && !s.matches(""));
+    }
+}
