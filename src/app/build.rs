@@ -8,6 +8,7 @@ use crate::{
     broker::{self, Broker},
     cache::{self, Cache, Through},
     config::{self, Config},
+    events::Bell,
     items::{Items, service::CACHED_SHAPE},
     jobs::{
         registry::{Defaults, Registry},
@@ -74,7 +75,7 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
         clock.clone(),
         limits(&config, &registry),
     ));
-    let mut items = Items::new(Arc::clone(&stores.items), clock.clone());
+    let mut items = Items::new(Arc::clone(&stores.items), Arc::clone(&jobs) as Arc<dyn Bell>, clock.clone());
     // A cache of this process alone must not hold what another may change.
     if cache::is_shared(&config.cache.url) {
         items = items.cached(Through::new(Arc::clone(&cache), "items", CACHED_SHAPE, config.cache.ttl));

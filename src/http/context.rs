@@ -19,6 +19,12 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
+    /// Its id, for what the request changes.
+    #[must_use]
+    pub fn into_id(self) -> Option<String> {
+        Some(self.request_id.as_str().to_owned())
+    }
+
     /// The same for the job queue.
     #[must_use]
     pub fn into_origin(self) -> Origin {

@@ -9,10 +9,12 @@ use crate::{
     base::{
         clock::Clock,
         error::FieldError,
+        failpoint,
         id::ItemId,
         page::{Page, PageRequest},
     },
     cache::{Mark, Through},
+    events::{Bell, Event},
     items::{
         error::ItemError,
         model::{self, Item, ItemPatch, NewItem},
@@ -26,18 +28,19 @@ const CHANGE_TRIES: u32 = 32;
 /// The version of [`Item`]'s shape in the cache, to be raised when its fields change.
 pub const CACHED_SHAPE: u8 = 1;
 
-/// The items service. Cheap to share; keeps nothing but its store, cache and clock.
+/// The items service. Cheap to share; keeps nothing but its store, cache, bell and clock.
 pub struct Items {
     store: Arc<dyn ItemStore>,
     cache: Option<Through>,
+    bell: Arc<dyn Bell>,
     clock: Clock,
 }
 
 impl Items {
     /// A service over `store`.
     #[must_use]
-    pub fn new(store: Arc<dyn ItemStore>, clock: Clock) -> Self {
-        Self { store, cache: None, clock }
+    pub fn new(store: Arc<dyn ItemStore>, bell: Arc<dyn Bell>, clock: Clock) -> Self {
+        Self { store, cache: None, bell, clock }
     }
 
     /// The same service, reading single items through `cache`. Then every process that writes items must use it.
@@ -46,11 +49,11 @@ impl Items {
         Self { cache: Some(cache), ..self }
     }
 
-    /// Makes an item.
+    /// Makes an item. `by` names the request that asked for it; so for every change.
     ///
     /// # Errors
     /// [`ItemError::Invalid`] with every field at fault, or [`ItemError::Store`].
-    pub async fn create(&self, new: NewItem) -> Result<Item, ItemError> {
+    pub async fn create(&self, new: NewItem, by: Option<String>) -> Result<Item, ItemError> {
         new.check().map_err(ItemError::Invalid)?;
         let now = self.clock.now();
         let item = Item {
@@ -62,7 +65,10 @@ impl Items {
             updated_at: now,
             version: 1,
         };
-        self.store.insert(item.clone()).await?;
+        let event = self.event("item.created", &item, by);
+        self.store.insert(item.clone(), &event).await?;
+        failpoint::hit("items.after_insert");
+        self.bell.ring(&[event]).await;
         Ok(item)
     }
 
@@ -95,31 +101,45 @@ impl Items {
     /// # Errors
     /// [`ItemError::NotFound`], [`ItemError::Invalid`] if the result would be, [`ItemError::Contended`] or
     /// [`ItemError::Store`].
-    pub async fn patch(&self, id: ItemId, patch: &ItemPatch) -> Result<Item, ItemError> {
-        self.change(id, |item| patch.applied_to(item)).await
+    pub async fn patch(&self, id: ItemId, patch: &ItemPatch, by: Option<String>) -> Result<Item, ItemError> {
+        self.change(id, by, |item| patch.applied_to(item)).await
     }
 
     /// Replaces everything a client may set on an item. A replacement by the same writes nothing.
     ///
     /// # Errors
     /// As [`Self::patch`].
-    pub async fn replace(&self, id: ItemId, new: &NewItem) -> Result<Item, ItemError> {
+    pub async fn replace(&self, id: ItemId, new: &NewItem, by: Option<String>) -> Result<Item, ItemError> {
         // Checked first, so that an invalid body is told so whether the item exists or not.
         new.check().map_err(ItemError::Invalid)?;
-        self.change(id, |_| new.clone()).await
+        self.change(id, by, |_| new.clone()).await
     }
 
     /// Removes an item.
     ///
     /// # Errors
     /// [`ItemError::NotFound`] or [`ItemError::Store`].
-    pub async fn delete(&self, id: ItemId) -> Result<(), ItemError> {
+    pub async fn delete(&self, id: ItemId, by: Option<String>) -> Result<(), ItemError> {
         let mark = self.begin(id).await;
-        let there = self.store.delete(id).await?;
+        let data = serde_json::json!({ "id": id });
+        let event = Event::new(&self.clock, "item.deleted", id.to_string(), data).caused_by(by);
+        let there = self.store.delete(id, &event).await?;
         if let Some(mark) = mark {
             mark.end(None::<&Item>).await;
         }
-        if there { Ok(()) } else { Err(ItemError::NotFound(id)) }
+        if !there {
+            return Err(ItemError::NotFound(id));
+        }
+        self.bell.ring(&[event]).await;
+        Ok(())
+    }
+
+    /// What a listener hears of an item: all but its metadata and description, which may be large.
+    fn event(&self, name: &'static str, item: &Item, by: Option<String>) -> Event {
+        let data = serde_json::json!({
+            "id": item.id, "name": item.name, "version": item.version, "category": item.metadata.get("category"),
+        });
+        Event::new(&self.clock, name, item.id.to_string(), data).caused_by(by)
     }
 
     async fn begin(&self, id: ItemId) -> Option<Mark> {
@@ -129,7 +149,7 @@ impl Items {
         }
     }
 
-    async fn change(&self, id: ItemId, next: impl Fn(&Item) -> NewItem) -> Result<Item, ItemError> {
+    async fn change(&self, id: ItemId, by: Option<String>, next: impl Fn(&Item) -> NewItem) -> Result<Item, ItemError> {
         let mut mark = None;
         for _ in 0..CHANGE_TRIES {
             let item = self.store.get(id).await?.ok_or(ItemError::NotFound(id))?;
@@ -150,10 +170,12 @@ impl Items {
             if mark.is_none() {
                 mark = self.begin(id).await;
             }
-            if self.store.update(id, expected, changed.clone()).await? {
+            let event = self.event("item.updated", &changed, by.clone());
+            if self.store.update(id, expected, changed.clone(), &event).await? {
                 if let Some(mark) = mark {
                     mark.end(Some(&changed)).await;
                 }
+                self.bell.ring(&[event]).await;
                 return Ok(changed);
             }
         }

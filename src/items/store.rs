@@ -1,4 +1,4 @@
-//! The port behind which items are kept: five operations on whole items.
+//! The port behind which items are kept: five operations on whole items, each change with its event.
 //!
 //! Changes are compare-and-set on the version, so that two writers never overwrite each other unseen and no adapter
 //! needs a transaction that spans a read and a write.
@@ -12,6 +12,7 @@ use crate::{
         page::{Page, PageRequest},
         store::StoreError,
     },
+    events::Event,
     items::model::Item,
 };
 
@@ -31,11 +32,11 @@ pub struct ItemFilter {
 /// Keeps items. What an `Ok` answer says is durable: it survives the death of the process and of the store's server.
 #[async_trait]
 pub trait ItemStore: Send + Sync {
-    /// Keeps a new item. Its id is new: the service made it.
+    /// Keeps a new item, and the event that tells of it. Its id is new: the service made it.
     ///
     /// # Errors
-    /// [`StoreError`]; after one, the item may or may not be there.
-    async fn insert(&self, item: Item) -> Result<(), StoreError>;
+    /// [`StoreError`]; after one, both may be there or neither.
+    async fn insert(&self, item: Item, event: &Event) -> Result<(), StoreError>;
 
     /// The item with this id, as last written; `None` if there is none.
     ///
@@ -50,16 +51,17 @@ pub trait ItemStore: Send + Sync {
     /// [`StoreError`].
     async fn list(&self, filter: &ItemFilter, page: PageRequest) -> Result<Page<Item>, StoreError>;
 
-    /// Replaces the item `id` by `item` if its stored version is `expected`. `false`, and nothing changed, if it has
+    /// Replaces the item `id` by `item`, and keeps the event, if its stored version is `expected`. `false`, and nothing changed, if it has
     /// another version or is gone. Of several callers that expect the same version exactly one gets `true`.
     ///
     /// # Errors
     /// [`StoreError`]; after one, the change may or may not have happened.
-    async fn update(&self, id: ItemId, expected: u64, item: Item) -> Result<bool, StoreError>;
+    async fn update(&self, id: ItemId, expected: u64, item: Item, event: &Event) -> Result<bool, StoreError>;
 
-    /// Removes the item `id`. `false` if there is none. Of several callers exactly one gets `true`.
+    /// Removes the item `id`, and keeps the event. `false`, and no event, if there is none. Of several callers exactly one
+    /// gets `true`.
     ///
     /// # Errors
     /// [`StoreError`]; after one, the item may or may not be there.
-    async fn delete(&self, id: ItemId) -> Result<bool, StoreError>;
+    async fn delete(&self, id: ItemId, event: &Event) -> Result<bool, StoreError>;
 }

@@ -4,6 +4,7 @@
 //! "look now". Nothing here knows HTTP, SQL or a server.
 
 mod admit;
+pub mod announce;
 pub mod context;
 pub mod control;
 pub mod error;

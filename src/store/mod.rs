@@ -1,6 +1,6 @@
 //! The stores: one adapter for each database, all behind the ports that the domain rooms declare.
 //!
-//! Only `app` imports this room; everyone else sees `JobStore`, `FleetStore`, `ItemStore`.
+//! Only `app` imports this room; everyone else sees the ports.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use crate::{
     base::{probe::Probe, store::StoreError},
     items::store::ItemStore,
     jobs::store::{FleetStore, JobStore},
+    records::RecordStore,
 };
 
 mod mongo;
@@ -22,6 +23,8 @@ pub struct Stores {
     pub fleet: Arc<dyn FleetStore>,
     /// Items.
     pub items: Arc<dyn ItemStore>,
+    /// Records.
+    pub records: Arc<dyn RecordStore>,
     /// Its health.
     pub probe: Arc<dyn Probe>,
     /// Whether no other process can have it open: whatever was running before this one opened it runs no more.
@@ -56,12 +59,14 @@ pub fn open(url: &str, sync: Sync) -> Result<Stores, OpenError> {
     match url.split_once("://") {
         Some(("sqlite", path)) if !path.is_empty() => {
             let db = sqlite::Sqlite::open(std::path::Path::new(path), sync)?;
-            Ok(Stores { jobs: db.clone(), fleet: db.clone(), items: db.clone(), probe: db, exclusive: true })
+            let (jobs, fleet, items, records) = (db.clone(), db.clone(), db.clone(), db.clone());
+            Ok(Stores { jobs, fleet, items, records, probe: db, exclusive: true })
         }
         Some(("sqlite", _)) => Err(OpenError::Url("store.url names no file: write sqlite://data/app.db".into())),
         Some(("mongodb" | "mongodb+srv", _)) => {
             let db = mongo::Mongo::open(url)?;
-            Ok(Stores { jobs: db.clone(), fleet: db.clone(), items: db.clone(), probe: db, exclusive: false })
+            let (jobs, fleet, items, records) = (db.clone(), db.clone(), db.clone(), db.clone());
+            Ok(Stores { jobs, fleet, items, records, probe: db, exclusive: false })
         }
         _ => {
             let url = crate::config::show::mask_url(url);

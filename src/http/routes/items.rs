@@ -16,6 +16,7 @@ use crate::{
     base::{clock::Timestamp, id::ItemId},
     http::{
         HttpState,
+        context::RequestContext,
         endpoint::Endpoint,
         extract::{Json, PathParam, Query, RequestBody, present},
         problem::Problem,
@@ -154,9 +155,10 @@ pub(crate) struct ListParams {
 pub(crate) async fn create(
     req: HttpRequest,
     state: Data<HttpState>,
+    context: RequestContext,
     Json(body): Json<NewItemBody>,
 ) -> Result<HttpResponse, Problem> {
-    let item = state.items.create(body.into()).await?;
+    let item = state.items.create(body.into(), context.into_id()).await?;
     let location = format!("{}/{}", req.path(), item.id);
     let mut response = json(StatusCode::CREATED, &ItemBody::from(item))?;
     if let Ok(value) = header::HeaderValue::try_from(location) {
@@ -201,9 +203,10 @@ pub(crate) async fn read(state: Data<HttpState>, PathParam(id): PathParam<ItemId
 pub(crate) async fn patch(
     state: Data<HttpState>,
     PathParam(id): PathParam<ItemId>,
+    context: RequestContext,
     Json(body): Json<ItemPatchBody>,
 ) -> Result<HttpResponse, Problem> {
-    let item = state.items.patch(id, &body.into()).await?;
+    let item = state.items.patch(id, &body.into(), context.into_id()).await?;
     json(StatusCode::OK, &ItemBody::from(item))
 }
 
@@ -216,9 +219,10 @@ pub(crate) async fn patch(
 pub(crate) async fn replace(
     state: Data<HttpState>,
     PathParam(id): PathParam<ItemId>,
+    context: RequestContext,
     Json(body): Json<NewItemBody>,
 ) -> Result<HttpResponse, Problem> {
-    let item = state.items.replace(id, &body.into()).await?;
+    let item = state.items.replace(id, &body.into(), context.into_id()).await?;
     json(StatusCode::OK, &ItemBody::from(item))
 }
 
@@ -226,7 +230,11 @@ pub(crate) async fn replace(
 #[utoipa::path(delete, path = "/api/v1/items/{id}", tag = "items", operation_id = "delete_item",
     params(("id" = Uuid, Path, description = "The item's id", example = "0192f0c1-2345-7abc-8def-0123456789ab")),
     responses((status = 204, description = "Removed")))]
-pub(crate) async fn remove(state: Data<HttpState>, PathParam(id): PathParam<ItemId>) -> Result<HttpResponse, Problem> {
-    state.items.delete(id).await?;
+pub(crate) async fn remove(
+    state: Data<HttpState>,
+    PathParam(id): PathParam<ItemId>,
+    context: RequestContext,
+) -> Result<HttpResponse, Problem> {
+    state.items.delete(id, context.into_id()).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -31,6 +31,7 @@ use crate::{
         store::StoreError,
     },
     config,
+    events::{Bell, Event},
     http::{HttpLimits, HttpState, RequestLog, app},
     items::{Item, ItemFilter, ItemStore, Items},
 };
@@ -64,7 +65,7 @@ impl FakeStore {
 
 #[async_trait]
 impl ItemStore for FakeStore {
-    async fn insert(&self, item: Item) -> Result<(), StoreError> {
+    async fn insert(&self, item: Item, _: &Event) -> Result<(), StoreError> {
         self.open()?.insert(item.id, item);
         Ok(())
     }
@@ -93,7 +94,7 @@ impl ItemStore for FakeStore {
         Ok(Page { data, next })
     }
 
-    async fn update(&self, id: ItemId, expected: u64, item: Item) -> Result<bool, StoreError> {
+    async fn update(&self, id: ItemId, expected: u64, item: Item, _: &Event) -> Result<bool, StoreError> {
         let mut items = self.open()?;
         let Some(stored) = items.get_mut(&id) else { return Ok(false) };
         if self.races.load(Ordering::Relaxed) > 0 {
@@ -108,7 +109,7 @@ impl ItemStore for FakeStore {
         Ok(true)
     }
 
-    async fn delete(&self, id: ItemId) -> Result<bool, StoreError> {
+    async fn delete(&self, id: ItemId, _: &Event) -> Result<bool, StoreError> {
         Ok(self.open()?.remove(&id).is_some())
     }
 }
@@ -153,7 +154,7 @@ pub(super) fn state_over(store: Arc<FakeStore>, backing: &Backing) -> HttpState 
     let clock = backing.app.clock.clone();
     HttpState {
         surface: crate::http::Surface::Api,
-        items: Arc::new(Items::new(store, clock.clone())),
+        items: Arc::new(Items::new(store, Arc::clone(&backing.app.jobs) as Arc<dyn Bell>, clock.clone())),
         jobs: Arc::clone(&backing.app.jobs),
         probes: Vec::new(),
         ready: Arc::new(AtomicBool::new(true)),

@@ -1,7 +1,7 @@
 //! The item port on MongoDB.
 
 use ::mongodb::{
-    Collection,
+    ClientSession, Collection,
     bson::{self, DateTime, Document, doc},
 };
 use async_trait::async_trait;
@@ -12,8 +12,10 @@ use uuid::Uuid;
 
 use super::{
     Mongo, Ready,
-    doc::{date, id, time, to_json, uuid},
+    doc::{JobDoc, date, id, time, to_json, uuid},
     fault::{Fault, corrupt},
+    records::event_docs,
+    together::Together,
 };
 use crate::{
     base::{
@@ -21,6 +23,7 @@ use crate::{
         page::{Cursor, Page, PageRequest},
         store::StoreError,
     },
+    events::Event,
     items::{Item, ItemFilter, ItemStore},
 };
 
@@ -80,12 +83,9 @@ impl Ready {
 
 #[async_trait]
 impl ItemStore for Mongo {
-    async fn insert(&self, item: Item) -> Result<(), StoreError> {
-        let insert = async {
-            self.database().await?.items().insert_one(ItemDoc::new(item)?).await?;
-            Ok(())
-        };
-        self.call(insert).await
+    async fn insert(&self, item: Item, event: &Event) -> Result<(), StoreError> {
+        let change = Change::Insert(ItemDoc::new(item)?);
+        self.change(change, event).await.map(drop)
     }
 
     async fn get(&self, item: ItemId) -> Result<Option<Item>, StoreError> {
@@ -100,20 +100,53 @@ impl ItemStore for Mongo {
         self.call(async { list(self.database().await?, filter, page).await }).await
     }
 
-    async fn update(&self, item: ItemId, expected: u64, new: Item) -> Result<bool, StoreError> {
-        let update = async {
-            let expected = i64::try_from(expected).map_err(|e| corrupt("version", e))?;
-            let q = doc! { "_id": id(item.0), "version": expected };
-            Ok(self.database().await?.items().replace_one(q, ItemDoc::new(new)?).await?.matched_count == 1)
-        };
-        self.call(update).await
+    async fn update(&self, item: ItemId, expected: u64, new: Item, event: &Event) -> Result<bool, StoreError> {
+        let expected = i64::try_from(expected).map_err(|e| corrupt("version", e))?;
+        let only_if = doc! { "_id": id(item.0), "version": expected };
+        self.change(Change::Replace(only_if, ItemDoc::new(new)?), event).await
     }
 
-    async fn delete(&self, item: ItemId) -> Result<bool, StoreError> {
-        let delete = async {
-            Ok(self.database().await?.items().delete_one(doc! { "_id": id(item.0) }).await?.deleted_count == 1)
+    async fn delete(&self, item: ItemId, event: &Event) -> Result<bool, StoreError> {
+        self.change(Change::Remove(doc! { "_id": id(item.0) }), event).await
+    }
+}
+
+enum Change {
+    Insert(ItemDoc),
+    Replace(Document, ItemDoc),
+    Remove(Document),
+}
+
+/// A change of an item, and the event that tells of it.
+struct Told {
+    change: Change,
+    event: Vec<JobDoc>,
+}
+
+#[async_trait]
+impl Together for Told {
+    type Done = bool;
+
+    async fn write(&self, ready: &Ready, session: &mut ClientSession) -> Result<(bool, bool), Fault> {
+        let items = ready.items();
+        let met = match &self.change {
+            Change::Insert(new) => items.insert_one(new).session(&mut *session).await.map(|_| 1)?,
+            Change::Replace(only_if, new) => {
+                items.replace_one(only_if.clone(), new).session(&mut *session).await?.matched_count
+            }
+            Change::Remove(only_if) => items.delete_one(only_if.clone()).session(&mut *session).await?.deleted_count,
         };
-        self.call(delete).await
+        if met == 1 {
+            ready.jobs().insert_many(&self.event).session(session).await?;
+        }
+        Ok((met == 1, met == 1))
+    }
+}
+
+impl Mongo {
+    async fn change(&self, change: Change, event: &Event) -> Result<bool, StoreError> {
+        let told = Told { change, event: event_docs([event])? };
+        self.call(async { self.database().await?.together(&told).await }).await
     }
 }
 

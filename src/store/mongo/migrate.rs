@@ -10,7 +10,10 @@ use ::mongodb::{
 use super::fault::{Fault, corrupt};
 
 /// Every migration, oldest first; number n brings a database from version n-1 to n. Old ones never change.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/mongodb/0001_core.json")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/mongodb/0001_core.json"),
+    include_str!("../../../migrations/mongodb/0002_records.json"),
+];
 
 /// `NamespaceExists`: the collection is there already.
 const EXISTS: i32 = 48;

@@ -6,6 +6,7 @@
 //! items             _id, name, …, version
 //! queues            _id (name), paused
 //! workers           _id, report (JSON)
+//! records           _id (shelf/id), names, labels, body (JSON)    unique index on names
 //! schema            _id "version", version
 //! ```
 //! What a client is told, and a claim, because its worker outlives the server, is written with `{w: "majority", j: true}`;
@@ -43,7 +44,9 @@ mod items;
 mod jobs;
 mod migrate;
 mod read;
+mod records;
 mod sweep;
+mod together;
 mod write;
 
 use doc::JobDoc;

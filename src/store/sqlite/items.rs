@@ -5,13 +5,14 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Fault, Sqlite, row};
+use super::{Fault, Sqlite, jobs, records, row};
 use crate::{
     base::{
         id::ItemId,
         page::{Cursor, Page, PageRequest},
         store::StoreError,
     },
+    events::Event,
     items::{Item, ItemFilter, ItemStore},
 };
 
@@ -19,7 +20,8 @@ const ITEM: &str = "id, name, description, metadata, created, updated, version";
 
 #[async_trait]
 impl ItemStore for Sqlite {
-    async fn insert(&self, item: Item) -> Result<(), StoreError> {
+    async fn insert(&self, item: Item, event: &Event) -> Result<(), StoreError> {
+        let event = records::event_rows([event])?;
         let metadata = row::to_json("metadata", &item.metadata)?;
         self.write(move |w| {
             w.conn
@@ -36,6 +38,7 @@ impl ItemStore for Sqlite {
                     item.updated_at.as_millis(),
                     item.version as i64
                 ])?;
+            jobs::insert(w, &event, None)?;
             Ok(())
         })
         .await
@@ -55,7 +58,8 @@ impl ItemStore for Sqlite {
         self.read(move |c| list(c, &filter, page)).await
     }
 
-    async fn update(&self, id: ItemId, expected: u64, item: Item) -> Result<bool, StoreError> {
+    async fn update(&self, id: ItemId, expected: u64, item: Item, event: &Event) -> Result<bool, StoreError> {
+        let event = records::event_rows([event])?;
         let metadata = row::to_json("metadata", &item.metadata)?;
         self.write(move |w| {
             let changed = w
@@ -73,18 +77,25 @@ impl ItemStore for Sqlite {
                     item.updated_at.as_millis(),
                     item.version as i64
                 ])?;
+            if changed == 1 {
+                jobs::insert(w, &event, None)?;
+            }
             Ok(changed == 1)
         })
         .await
     }
 
-    async fn delete(&self, id: ItemId) -> Result<bool, StoreError> {
+    async fn delete(&self, id: ItemId, event: &Event) -> Result<bool, StoreError> {
+        let event = records::event_rows([event])?;
         self.write(move |w| {
             let gone = w
                 .conn
                 .prepare_cached("DELETE FROM items WHERE id = ?1 RETURNING 1")?
                 .query_row([id.0.as_bytes()], |_| Ok(()))
                 .optional()?;
+            if gone.is_some() {
+                jobs::insert(w, &event, None)?;
+            }
             Ok(gone.is_some())
         })
         .await

@@ -156,7 +156,11 @@ impl JobStore for Sqlite {
     }
 }
 
-fn insert(w: &mut Writing<'_>, rows: &[(Job, String)], key: Option<&Idempotency>) -> Result<Inserted, Fault> {
+pub(super) fn insert(
+    w: &mut Writing<'_>,
+    rows: &[(Job, String)],
+    key: Option<&Idempotency>,
+) -> Result<Inserted, Fault> {
     if let Some(k) = key {
         // The first job's creation time is "now" of this request.
         let now = rows.first().map_or(k.expires_at, |(j, _)| j.created_at);

@@ -19,7 +19,10 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const APPLICATION_ID: i64 = 0x6170_7071;
 
 /// Every migration, oldest first; number n brings a database from version n-1 to n. Old ones never change.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_core.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_core.sql"),
+    include_str!("../../../migrations/sqlite/0002_records.sql"),
+];
 
 /// Makes the directory and takes the lock that only one process at a time can hold.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {

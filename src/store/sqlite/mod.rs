@@ -31,6 +31,7 @@ mod items;
 mod jobs;
 mod migrate;
 mod read;
+mod records;
 mod row;
 mod sweep;
 mod writer;

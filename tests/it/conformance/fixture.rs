@@ -11,12 +11,14 @@ use app::{
     },
     broker::Broker,
     cache::{Cache, Through},
+    events::Event,
     items::store::ItemStore,
     jobs::{
         model::{AttemptOutcome, Job, JobError},
         state::{State, Verdict},
         store::{Cancelled, Claim, Finished, FleetStore, JobFilter, JobStore, QueueCounts, QueueState},
     },
+    records::RecordStore,
 };
 
 use crate::support::{
@@ -55,6 +57,15 @@ impl Fixture {
 
     pub(crate) fn items(&self) -> Arc<dyn ItemStore> {
         self.harness.stores().items
+    }
+
+    pub(crate) fn records(&self) -> Arc<dyn RecordStore> {
+        self.harness.stores().records
+    }
+
+    /// Something that happened.
+    pub(crate) fn event(&self) -> Event {
+        Event::new(&self.clock, "item.created", "subject", serde_json::json!({ "name": "ü" }))
     }
 
     pub(crate) async fn reopen(&mut self) {

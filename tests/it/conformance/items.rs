@@ -8,6 +8,7 @@ macro_rules! conformance_items {
                 an_update_needs_the_version,
                 of_racing_updates_exactly_one_is_written,
                 of_racing_deletes_exactly_one_removes,
+                each_change_keeps_its_event_and_no_other,
                 reopening_keeps_everything,
             ],
             lists: [
@@ -23,7 +24,11 @@ macro_rules! conformance_items {
 conformance_items!(sqlite, crate::support::adapters::Sqlite::open_fresh);
 conformance_items!(mongodb, crate::support::adapters::Mongodb::open_fresh);
 
-use app::{base::id::ItemId, items::Item};
+use app::{
+    base::id::ItemId,
+    items::Item,
+    jobs::{state::State, store::JobFilter},
+};
 use serde_json::{Map, Value, json};
 
 use super::fixture::Fixture;
@@ -48,7 +53,7 @@ fn new(f: &Fixture, name: &str) -> Item {
 }
 
 async fn insert(f: &Fixture, item: Item) -> Item {
-    f.items().insert(item.clone()).await.unwrap();
+    f.items().insert(item.clone(), &f.event()).await.unwrap();
     item
 }
 
@@ -82,16 +87,32 @@ pub(crate) mod one {
             ..first.clone()
         };
         for wrong in [0, 2, 99] {
-            assert!(!f.items().update(first.id, wrong, second.clone()).await.unwrap());
+            assert!(!f.items().update(first.id, wrong, second.clone(), &f.event()).await.unwrap());
         }
         assert_eq!(f.items().get(first.id).await.unwrap(), Some(first.clone()));
-        assert!(f.items().update(first.id, 1, second.clone()).await.unwrap());
-        assert!(!f.items().update(first.id, 1, first.clone()).await.unwrap());
+        assert!(f.items().update(first.id, 1, second.clone(), &f.event()).await.unwrap());
+        assert!(!f.items().update(first.id, 1, first.clone(), &f.event()).await.unwrap());
         assert_eq!(f.items().get(first.id).await.unwrap(), Some(second));
         assert_eq!(f.items().get(other.id).await.unwrap(), Some(other));
         let gone = new(f, "gone");
-        assert!(!f.items().update(gone.id, 1, gone.clone()).await.unwrap());
+        assert!(!f.items().update(gone.id, 1, gone.clone(), &f.event()).await.unwrap());
         assert_eq!(f.items().get(gone.id).await.unwrap(), None, "an update makes nothing");
+    }
+
+    pub(crate) async fn each_change_keeps_its_event_and_no_other(f: &mut Fixture) {
+        let item = new(f, "told");
+        let (made, changed, gone) = (f.event(), f.event(), f.event());
+        f.items().insert(item.clone(), &made).await.unwrap();
+        assert!(f.items().update(item.id, 1, Item { version: 2, ..item.clone() }, &changed).await.unwrap());
+        assert!(!f.items().update(item.id, 1, item.clone(), &f.event()).await.unwrap());
+        assert!(f.items().delete(item.id, &gone).await.unwrap());
+        assert!(!f.items().delete(item.id, &f.event()).await.unwrap());
+        let told = f.all(&JobFilter::default(), 50).await;
+        let ids: Vec<_> = told.iter().rev().map(|j| j.id.0).collect();
+        assert_eq!(ids, [made.id, changed.id, gone.id]);
+        for job in told {
+            assert_eq!((job.state, job.kind.as_str(), job.queue.as_str()), (State::Queued, "event", "events"));
+        }
     }
 
     pub(crate) async fn of_racing_updates_exactly_one_is_written(f: &mut Fixture) {
@@ -99,11 +120,11 @@ pub(crate) mod one {
         for version in 1..=10 {
             let mut calls = tokio::task::JoinSet::new();
             for n in 0..8 {
-                let store = f.items();
+                let (store, event) = (f.items(), f.event());
                 let next = Item { name: format!("{version}/{n}"), version: version + 1, ..item.clone() };
                 calls.spawn(async move {
                     let name = next.name.clone();
-                    (name, store.update(next.id, version, next).await.unwrap())
+                    (name, store.update(next.id, version, next, &event).await.unwrap())
                 });
             }
             let won: Vec<String> = calls.join_all().await.into_iter().filter(|(_, w)| *w).map(|(n, _)| n).collect();
@@ -117,21 +138,21 @@ pub(crate) mod one {
         let (item, kept) = (insert(f, new(f, "a")).await, insert(f, new(f, "b")).await);
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            let (store, id) = (f.items(), item.id);
-            calls.spawn(async move { store.delete(id).await.unwrap() });
+            let (store, event, id) = (f.items(), f.event(), item.id);
+            calls.spawn(async move { store.delete(id, &event).await.unwrap() });
         }
         assert_eq!(calls.join_all().await.into_iter().filter(|gone| *gone).count(), 1);
         assert_eq!(f.items().get(item.id).await.unwrap(), None);
-        assert!(!f.items().delete(item.id).await.unwrap());
-        assert!(!f.items().update(item.id, 1, item.clone()).await.unwrap());
+        assert!(!f.items().delete(item.id, &f.event()).await.unwrap());
+        assert!(!f.items().update(item.id, 1, item.clone(), &f.event()).await.unwrap());
         assert_eq!(f.items().get(kept.id).await.unwrap(), Some(kept));
     }
 
     pub(crate) async fn reopening_keeps_everything(f: &mut Fixture) {
         let (kept, gone) = (insert(f, new(f, "kept")).await, insert(f, new(f, "gone")).await);
         let changed = Item { name: "changed".to_owned(), version: 2, ..kept };
-        assert!(f.items().update(changed.id, 1, changed.clone()).await.unwrap());
-        assert!(f.items().delete(gone.id).await.unwrap());
+        assert!(f.items().update(changed.id, 1, changed.clone(), &f.event()).await.unwrap());
+        assert!(f.items().delete(gone.id, &f.event()).await.unwrap());
         f.reopen().await;
         assert_eq!(f.items().get(changed.id).await.unwrap(), Some(changed));
         assert_eq!(f.items().get(gone.id).await.unwrap(), None);
@@ -188,7 +209,7 @@ pub(crate) mod lists {
             insert(f, new(f, "new")).await;
             // The one that the cursor names goes.
             if let Some(last) = page.data.last() {
-                assert!(f.items().delete(last.id).await.unwrap());
+                assert!(f.items().delete(last.id, &f.event()).await.unwrap());
             }
             match page.next {
                 Some(next) => after = Some(next),

@@ -10,6 +10,7 @@ mod fixture;
 mod fleet;
 mod items;
 mod jobs;
+mod records;
 
 /// Makes one test of each case of a suite for one adapter: a fresh fixture, the case, and what must hold after any case.
 macro_rules! suite {
