@@ -4,3 +4,4 @@
 //! history exist once.
 
 pub mod channels;
+pub mod template;

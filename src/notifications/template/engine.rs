@@ -1,0 +1,368 @@
+//! Renders templates of people who must not be able to hurt the house: no loops without end, no memory without bound, no
+//! look at anything but the variables given.
+//!
+//! The language is Jinja's output, `if` and `for`, with the filters below. Fuel stops long loops and the writer stops long
+//! output, but neither sees a value that grows inside an expression (`s ~ s`, forty times) or a captured block. So what can
+//! build large values is not part of the language: `~`, `+`, `*`, `set`, `macro` and the like are refused when a template
+//! is saved, and filters bound what they make.
+
+use std::io;
+
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value, filters,
+    machinery::{Token, tokenize},
+    syntax::SyntaxConfig,
+    tests as checks,
+};
+
+/// Steps of one rendering: some milliseconds.
+const FUEL: u64 = 100_000;
+/// Largest value that a filter makes, in bytes.
+const VALUE_MAX: usize = 256 * 1024;
+/// Largest rendered part, in bytes.
+pub const OUTPUT_MAX: usize = 256 * 1024;
+/// Statements that there are.
+const STATEMENTS: [&str; 7] = ["if", "elif", "else", "endif", "for", "endfor", "raw"];
+
+/// How values are written into a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escape {
+    /// As they are: plain text.
+    None,
+    /// For HTML.
+    Html,
+    /// As JSON values, quotes included.
+    Json,
+}
+
+/// What is wrong with a template, or with what it was given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// A sentence, with the line.
+    pub message: String,
+}
+
+fn fault(message: impl Into<String>) -> Fault {
+    Fault { message: message.into() }
+}
+
+/// Error texts of the engine name the template and its line, never a value.
+fn told(e: &Error) -> Fault {
+    let mut text = match e.kind() {
+        ErrorKind::OutOfFuel => "takes too many steps".to_owned(),
+        ErrorKind::UndefinedError => e.detail().map_or_else(
+            || "uses a variable that has no value".to_owned(),
+            |d| format!("uses a variable that has no value: {d}"),
+        ),
+        ErrorKind::WriteFailure => format!("makes more than {OUTPUT_MAX} bytes"),
+        ErrorKind::UnknownFilter | ErrorKind::UnknownTest => {
+            format!("{} (there are: {})", e.detail().unwrap_or("uses an unknown filter"), FILTERS.join(", "))
+        }
+        kind => e.detail().map_or_else(|| kind.to_string(), |d| format!("{kind}: {d}")),
+    };
+    if let Some(line) = e.line() {
+        text.push_str(&format!(", in line {line}"));
+    }
+    fault(text)
+}
+
+/// The filters that there are.
+pub const FILTERS: [&str; 22] = [
+    "abs",
+    "capitalize",
+    "date",
+    "default",
+    "escape",
+    "first",
+    "float",
+    "int",
+    "join",
+    "last",
+    "length",
+    "lower",
+    "minus",
+    "plus",
+    "replace",
+    "round",
+    "times",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "upper",
+];
+
+/// An engine; cheap to make, and used by one thread at a time.
+pub struct Engine(Environment<'static>);
+
+impl Engine {
+    /// An engine that writes values as `escape` says.
+    #[must_use]
+    pub fn new(escape: Escape) -> Self {
+        let mut env = Environment::empty();
+        env.set_fuel(Some(FUEL));
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_recursion_limit(32);
+        env.set_auto_escape_callback(move |_| match escape {
+            Escape::None => AutoEscape::None,
+            Escape::Html => AutoEscape::Html,
+            Escape::Json => AutoEscape::Json,
+        });
+        env.add_filter("abs", filters::abs);
+        env.add_filter("capitalize", filters::capitalize);
+        env.add_filter("date", date);
+        env.add_filter("default", default);
+        env.add_filter("escape", filters::escape);
+        env.add_filter("first", filters::first);
+        env.add_filter("float", filters::float);
+        env.add_filter("int", filters::int);
+        env.add_filter("join", join);
+        env.add_filter("last", filters::last);
+        env.add_filter("length", filters::length);
+        env.add_filter("lower", filters::lower);
+        env.add_filter("minus", |a: f64, b: f64| number(a - b));
+        env.add_filter("plus", |a: f64, b: f64| number(a + b));
+        env.add_filter("replace", replace);
+        env.add_filter("round", filters::round);
+        env.add_filter("times", |a: f64, b: f64| number(a * b));
+        env.add_filter("title", filters::title);
+        env.add_filter("tojson", filters::tojson);
+        env.add_filter("trim", filters::trim);
+        env.add_filter("truncate", truncate);
+        env.add_filter("upper", filters::upper);
+        env.add_test("defined", checks::is_defined);
+        env.add_test("none", checks::is_none);
+        env.add_test("string", checks::is_string);
+        env.add_test("number", checks::is_number);
+        env.add_test("odd", checks::is_odd);
+        env.add_test("even", checks::is_even);
+        Self(env)
+    }
+
+    /// Checks a template without rendering it, and answers the variables that it uses.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, source: &str) -> Result<Vec<String>, Fault> {
+        allowed(source)?;
+        let template = self.0.template_from_named_str("template", source).map_err(|e| told(&e))?;
+        let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Renders a checked template.
+    ///
+    /// # Errors
+    /// What is wrong with it or with the variables.
+    pub fn render(&self, source: &str, variables: &Value) -> Result<String, Fault> {
+        // Whatever the store holds: an older version of this program may have allowed more.
+        allowed(source)?;
+        let template = self.0.template_from_named_str("template", source).map_err(|e| told(&e))?;
+        let mut out = Bounded(Vec::new());
+        template.render_captured_to(variables.clone(), &mut out).map_err(|e| told(&e))?;
+        String::from_utf8(out.0).map_err(|e| fault(e.to_string()))
+    }
+}
+
+/// Refuses what is not part of the language.
+fn allowed(source: &str) -> Result<(), Fault> {
+    let mut statement = false;
+    for token in tokenize(source, false, SyntaxConfig::default()) {
+        let (token, span) = token.map_err(|e| told(&e))?;
+        let refused = match token {
+            Token::Ident(word) if statement && !STATEMENTS.contains(&word) => {
+                Some(format!("`{{% {word} %}}` is not available; there are if and for"))
+            }
+            Token::Ident("recursive") => Some("`recursive` is not available".to_owned()),
+            Token::Tilde => Some("`~` is not available: write {{ a }}{{ b }}".to_owned()),
+            Token::Plus => Some("`+` is not available: write {{ a|plus(b) }} for numbers".to_owned()),
+            Token::Mul | Token::Pow => Some("`*` is not available: write {{ a|times(b) }} for numbers".to_owned()),
+            _ => None,
+        };
+        if let Some(message) = refused {
+            return Err(fault(format!("{message}, in line {}", span.start_line)));
+        }
+        statement = matches!(token, Token::BlockStart);
+    }
+    Ok(())
+}
+
+/// Refuses to hold more than [`OUTPUT_MAX`].
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > OUTPUT_MAX {
+            return Err(io::Error::other("too much output"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+fn bounded(text: String) -> Result<String, Error> {
+    if text.len() > VALUE_MAX { Err(wrong(format!("a value is larger than {VALUE_MAX} bytes"))) } else { Ok(text) }
+}
+
+/// A whole number where it is one, as people expect of `2|plus(1)`.
+fn number(n: f64) -> Value {
+    if n.fract() == 0.0 && n.abs() < 9e15 { Value::from(n as i64) } else { Value::from(n) }
+}
+
+/// What is missing or none becomes `other`; an empty text if there is no other.
+fn default(value: &Value, other: Option<Value>) -> Value {
+    if value.is_undefined() || value.is_none() { other.unwrap_or_else(|| Value::from("")) } else { value.clone() }
+}
+
+fn join(values: &Value, between: Option<String>) -> Result<String, Error> {
+    let between = between.unwrap_or_default();
+    let mut out = String::new();
+    for (i, value) in values.try_iter()?.enumerate() {
+        if i > 0 {
+            out.push_str(&between);
+        }
+        out.push_str(&value.to_string());
+        if out.len() > VALUE_MAX {
+            return bounded(out);
+        }
+    }
+    Ok(out)
+}
+
+fn replace(text: &str, from: &str, to: &str) -> Result<String, Error> {
+    let found = text.matches(from).count();
+    let size = text.len().saturating_add(found.saturating_mul(to.len()));
+    if size > VALUE_MAX {
+        Err(wrong(format!("a value is larger than {VALUE_MAX} bytes")))
+    } else {
+        Ok(text.replace(from, to))
+    }
+}
+
+/// At most so many characters, the last of them `…` if some were cut.
+fn truncate(text: &str, characters: Option<usize>) -> String {
+    let most = characters.unwrap_or(255).max(1);
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
+/// An RFC 3339 time as `format` (strftime; `%Y-%m-%d %H:%M` if none) says, in an IANA time zone (UTC if none).
+fn date(time: &str, format: Option<String>, zone: Option<String>) -> Result<String, Error> {
+    let time: jiff::Timestamp = time.parse().map_err(|e| wrong(format!("`date` needs an RFC 3339 time: {e}")))?;
+    let zone = match zone {
+        Some(name) => jiff::tz::TimeZone::get(&name).map_err(|e| wrong(format!("`date`: {e}")))?,
+        None => jiff::tz::TimeZone::UTC,
+    };
+    let format = format.unwrap_or_else(|| "%Y-%m-%d %H:%M".to_owned());
+    if format.len() > 200 {
+        return Err(wrong("`date`: the format is longer than 200 characters"));
+    }
+    let broken = jiff::fmt::strtime::BrokenDownTime::from(&time.to_zoned(zone));
+    let text = broken.to_string(&format).map_err(|e| wrong(format!("`date`: {e}")))?;
+    bounded(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::value::Serde;
+    use serde_json::json;
+
+    use super::*;
+
+    fn text(source: &str, variables: serde_json::Value) -> Result<String, String> {
+        Engine::new(Escape::None).render(source, &Value::from(Serde(variables))).map_err(|e| e.message)
+    }
+
+    #[test]
+    fn values_are_written_for_their_part() {
+        let name = Value::from(Serde(json!({ "name": "<b>\"Ü\"&" })));
+        let render = |escape| Engine::new(escape).render("{{ name }}", &name).unwrap();
+        assert_eq!(render(Escape::None), "<b>\"Ü\"&");
+        assert_eq!(render(Escape::Html), "&lt;b&gt;&quot;Ü&quot;&amp;");
+        let written: serde_json::Value = serde_json::from_str(&render(Escape::Json)).unwrap();
+        assert_eq!(written, "<b>\"Ü\"&");
+    }
+
+    #[test]
+    fn the_language_is_jinja_with_few_filters() {
+        for (source, made) in [
+            ("Hello {{ name }}!", "Hello Ada!"),
+            ("{% for i in items %}{{ loop.index }}:{{ i.n }} {% endfor %}", "1:2 2:3 "),
+            ("{% if n > 2 %}many{% elif n %}some{% else %}none{% endif %}", "many"),
+            ("{{ name|upper|truncate(2) }}", "A…"),
+            ("{{ missing|default('x') }}{{ none|default('y') }}", "xy"),
+            ("{{ n|plus(1) }} {{ n|times(1.5) }} {{ n|minus(1) }} {{ (n / 2)|round(1) }}", "4 4.5 2 1.5"),
+            ("{{ tags|join(', ') }} {{ tags|length }} {{ tags|first }}", "a, b 2 a"),
+            ("{{ at|date('%H:%M', 'Europe/Berlin') }} {{ at|date }}", "09:00 2026-11-21 08:00"),
+            ("{{ 'a' if n is odd else 'b' }} {{ name|replace('A', 'O') }}", "a Oda"),
+            ("{% raw %}{{ as it is ~ }}{% endraw %}", "{{ as it is ~ }}"),
+            ("100 % ~ + * in text {# ~ in a comment #}", "100 % ~ + * in text "),
+        ] {
+            let variables = json!({
+                "name": "Ada", "n": 3, "none": null, "items": [{ "n": 2 }, { "n": 3 }], "tags": ["a", "b"],
+                "at": "2026-11-21T08:00:00Z",
+            });
+            assert_eq!(text(source, variables).as_deref(), Ok(made), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        for (source, says) in [
+            ("\n{{ nobody }}", "no value"),
+            ("\n{% if %}", "line 2"),
+            ("{{ x|nothing }}", "there are: abs"),
+            ("{{ x|upper(", "line 1"),
+            ("{% set a = 1 %}", "`{% set %}` is not available"),
+            ("{% macro m() %}{% endmacro %}", "`{% macro %}` is not available"),
+            ("{% include 'x' %}", "`{% include %}` is not available"),
+            ("{{ range(3) }}", "range"),
+            ("{{ 'a' ~ 'b' }}", "`~` is not available"),
+            ("{{ 'a' * 9 }}", "`*` is not available"),
+            ("{{ [1] + [2] }}", "`+` is not available"),
+            ("{% for a in x recursive %}{% endfor %}", "recursive"),
+            ("{{ env }}", "no value"),
+        ] {
+            let said = text(source, json!({ "x": "a" })).unwrap_err();
+            assert!(said.contains(says), "{source}: {said}");
+        }
+    }
+
+    #[test]
+    fn no_template_takes_long_or_much() {
+        let many: Vec<u32> = (0..1000).collect();
+        let long = "x".repeat(200_000);
+        let deep = "{% for a in many %}".repeat(8) + "x" + &"{% endfor %}".repeat(8);
+        let nested =
+            format!("{}{}", "{{ ".to_owned() + &"(".repeat(5_000), "1".to_owned() + &")".repeat(5_000) + " }}");
+        for source in [
+            deep.as_str(),
+            "{% for a in many %}{{ long }}{% endfor %}",
+            "{{ many|join(long) }}",
+            "{{ long|replace('x', long) }}",
+            "{{ long|replace('', long) }}",
+            &nested,
+        ] {
+            assert!(text(source, json!({ "many": many, "long": long })).is_err(), "{}", &source[..20]);
+        }
+    }
+
+    #[test]
+    fn variables_are_found() {
+        let engine = Engine::new(Escape::None);
+        let found = engine.check("{{ a.b }}{% for i in list %}{{ i.x }}{{ c }}{% endfor %}").unwrap();
+        assert_eq!(found, ["a", "c", "list"]);
+    }
+}

@@ -1,0 +1,3 @@
+//! Templates: what messages say, in versions and languages.
+
+pub mod engine;
