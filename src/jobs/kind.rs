@@ -36,8 +36,12 @@ pub enum Outcome {
     Retry(JobError),
     /// It failed; trying again cannot help. The job becomes a dead letter.
     Fail(JobError),
+    /// It failed; trying again after this long may help: whoever is asked said so. Spends an attempt.
+    RetryAfter(JobError, Duration),
     /// Not now: run it again after this long. Spends no attempt.
     Snooze(Duration),
+    /// Not now, because of this: run it again after this long. Spends no attempt.
+    Postpone(JobError, Duration),
     /// The job should not go on, or was asked to stop and did.
     Cancel,
 }

@@ -148,8 +148,10 @@ pub enum RunEnd {
     Error(JobError),
     /// The handler failed; trying again cannot help.
     Permanent(JobError),
-    /// The handler wants to be run again after this long.
-    Snooze(Duration),
+    /// The handler failed, and knows that trying again makes no sense before this long.
+    ErrorUntil(JobError, Duration),
+    /// The handler wants to be run again after this long, and may say why.
+    Snooze(Duration, Option<JobError>),
     /// The handler cancelled its job, or stopped because it was asked to.
     Cancelled,
     /// It ran longer than its time-out.
@@ -209,18 +211,19 @@ impl Verdict {
 
 /// Judges a run that ended: which transition it is and what its record says.
 ///
-/// A retry waits `backoff.delay(failures so far)`; the attempt that reaches `max_attempts` is the last.
+/// A retry waits `backoff.delay(failures so far)`, or as long as the handler said; the attempt that reaches `max_attempts` is the last.
 #[must_use]
 pub fn judge(job: &Job, end: RunEnd, now: Timestamp) -> (Verdict, Attempt) {
     let spent = job.failures + 1;
-    let failed = |outcome, error: JobError| {
+    let failed_for = |outcome, error: JobError, delay: Option<Duration>| {
         if spent >= job.spec.max_attempts {
             (Verdict::Fail, outcome, Some(error), None)
         } else {
-            let at = now.plus(job.spec.backoff.delay(job.failures));
+            let at = now.plus(delay.unwrap_or_else(|| job.spec.backoff.delay(job.failures)));
             (Verdict::Retry { at }, outcome, Some(error), Some(at))
         }
     };
+    let failed = |outcome, error| failed_for(outcome, error, None);
     let (verdict, outcome, error, retry_at) = match end {
         RunEnd::Done(result) => (Verdict::Succeed(result), AttemptOutcome::Succeeded, None, None),
         RunEnd::Error(e) => failed(AttemptOutcome::Failed, e),
@@ -230,9 +233,10 @@ pub fn judge(job: &Job, end: RunEnd, now: Timestamp) -> (Verdict, Attempt) {
             failed(AttemptOutcome::TimedOut, JobError::new("timed_out", format!("ran longer than its {limit} s")))
         }
         RunEnd::Panicked(m) => failed(AttemptOutcome::Panicked, JobError::new("panicked", m)),
-        RunEnd::Snooze(d) => {
+        RunEnd::ErrorUntil(e, d) => failed_for(AttemptOutcome::Failed, e, Some(d)),
+        RunEnd::Snooze(d, why) => {
             let at = now.plus(d);
-            (Verdict::Snooze { at }, AttemptOutcome::Snoozed, None, Some(at))
+            (Verdict::Snooze { at }, AttemptOutcome::Snoozed, why, Some(at))
         }
         RunEnd::Cancelled => (Verdict::Cancel, AttemptOutcome::Cancelled, None, None),
         RunEnd::Released => (Verdict::Release, AttemptOutcome::Released, None, None),

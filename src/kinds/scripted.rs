@@ -35,6 +35,10 @@ enum Step {
     Panic(String),
     /// Asks to be run again after this many milliseconds.
     Snooze(u64),
+    /// Ends with an error that may be retried after this many milliseconds.
+    ErrorUntil(String, u64),
+    /// Asks to be run again after this many milliseconds, and says why.
+    Postpone(String, u64),
     /// Cancels itself.
     Cancel,
     /// Sleeps this many milliseconds.
@@ -87,6 +91,12 @@ impl Step {
             Self::Permanent(m) => return Some(Outcome::Fail(JobError::new("scripted", m))),
             Self::Panic(m) => panic!("{m}"),
             Self::Snooze(ms) => return Some(Outcome::Snooze(Duration::from_millis(ms))),
+            Self::ErrorUntil(m, ms) => {
+                return Some(Outcome::RetryAfter(JobError::new("scripted", m), Duration::from_millis(ms)));
+            }
+            Self::Postpone(m, ms) => {
+                return Some(Outcome::Postpone(JobError::new("scripted", m), Duration::from_millis(ms)));
+            }
             Self::Cancel => return Some(Outcome::Cancel),
             Self::Sleep(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
             Self::Spin(ms) => {

@@ -32,12 +32,14 @@ pub enum Shelf {
     Suppressions,
     /// Messages that would have been sent if a provider were set up.
     Sink,
+    /// Keys that this system has drawn for itself.
+    Secrets,
 }
 
 impl Shelf {
     /// Every shelf.
-    pub const ALL: [Self; 6] =
-        [Self::Users, Self::ApiKeys, Self::Templates, Self::Rules, Self::Suppressions, Self::Sink];
+    pub const ALL: [Self; 7] =
+        [Self::Users, Self::ApiKeys, Self::Templates, Self::Rules, Self::Suppressions, Self::Sink, Self::Secrets];
 
     /// Its name in a store.
     #[must_use]
@@ -49,6 +51,7 @@ impl Shelf {
             Self::Rules => "rules",
             Self::Suppressions => "suppressions",
             Self::Sink => "sink",
+            Self::Secrets => "secrets",
         }
     }
 }

@@ -96,6 +96,10 @@ metrics_table! {
         "Records looked up in a cache, by result: hit, miss, error (the cache was away).";
     CACHE_WRITE_FAILURES = "app_cache_write_failures_total", Counter, Count, ["cache"],
         "Written records that could not be marked in the cache at once.";
+    NOTIFICATIONS_ENDED = "app_notifications_ended_total", Counter, Count, ["channel", "outcome"],
+        "Attempts to send, by outcome: delivered, skipped, expanded, postponed, retried, failed, ambiguous.";
+    BREAKER_CHANGES = "app_breaker_changes_total", Counter, Count, ["to"],
+        "Circuit breakers that opened or closed, as this process saw it.";
     PROCESS_RESIDENT_MEMORY = "app_process_resident_memory_bytes", Gauge, Bytes, [], "Memory that the process holds.";
     BUILD_INFO = "app_build_info", Gauge, Count, ["version"], "Always 1; the label names the running version.";
 }

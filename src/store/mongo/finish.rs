@@ -117,8 +117,8 @@ fn end(run: &Finish, job: &Job) -> Result<Option<(Document, State)>, Fault> {
         _ => run.attempt.finished_at,
     };
     let mut set = doc! { "state": state as i32, "at": date(at), "failures": count(job.failures + spent)? };
-    // A snooze or release says nothing about why the job failed before.
-    if let Some(e) = &run.attempt.error {
+    // A snooze or release says nothing about why the job failed before; what put it off stands in the history only.
+    if let Some(e) = run.attempt.error.as_ref().filter(|_| !matches!(run.verdict, Verdict::Snooze { .. })) {
         set.insert("error", to_json("error", e)?);
     }
     Ok(Some((doc! { "$set": set, "$unset": { "lease": "" }, "$push": recorded(&run.attempt)? }, state)))

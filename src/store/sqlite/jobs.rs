@@ -279,7 +279,9 @@ impl End {
             Verdict::Succeed(_) => String::new(),
             _ => row::to_json("attempt", &run.attempt)?,
         };
-        let error = run.attempt.error.as_ref().map(|e| row::to_json("error", e)).transpose()?;
+        // What put a job off is no failure of it: it stands in the history only.
+        let error = run.attempt.error.as_ref().filter(|_| !matches!(run.verdict, Verdict::Snooze { .. }));
+        let error = error.map(|e| row::to_json("error", e)).transpose()?;
         Ok(Self { run, attempt, error })
     }
 }

@@ -101,6 +101,27 @@ async fn a_snooze_spends_no_attempt() {
 }
 
 #[tokio::test]
+async fn a_postponement_spends_no_attempt_and_says_why() {
+    let (t, w) = TestApp::running(&[]);
+    let id = t.submit_with(json!([[{"postpone": ["not yet", 5]}], [{"ok": 1}]]), |s| s.max_attempts = Some(1)).await;
+    let job = t.reaches(id, State::Succeeded).await;
+    assert_eq!((outcomes(&job), job.failures), (vec![O::Snoozed, O::Succeeded], 0));
+    assert_eq!(job.attempts[0].error.as_ref().map(|e| e.message.as_str()), Some("not yet"));
+    t.stop(w).await;
+}
+
+#[tokio::test]
+async fn a_handler_says_when_to_try_again() {
+    let (t, w) = TestApp::running(&[]);
+    let id = t.submit(json!([[{"error_until": ["busy", 3_600_000]}]])).await;
+    let job = t.reaches(id, State::Scheduled).await;
+    let attempt = &job.attempts[0];
+    assert_eq!(attempt.retry_at.unwrap().since(attempt.finished_at).as_secs(), 3600, "not the usual back-off");
+    assert_eq!((job.failures, code(&job).as_str()), (1, "scripted"));
+    t.stop(w).await;
+}
+
+#[tokio::test]
 async fn a_panic_is_isolated() {
     let (t, w) = TestApp::running(&[("worker.concurrency", "1")]);
     let id = t.submit(json!([[{"panic": "ouch"}], [{"ok": 1}]])).await;

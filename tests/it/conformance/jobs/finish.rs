@@ -52,6 +52,12 @@ pub(crate) async fn snooze_spends_none(f: &mut Fixture) {
     let job = ended(f, Verdict::Snooze { at }, State::Scheduled).await;
     assert_eq!((job.at, job.failures, job.error), (at, 0, None));
     assert_eq!(job.attempts[0].outcome, AttemptOutcome::Snoozed);
+    let running = f.running().await;
+    let why = JobError::new("quiet_hours", "the recipient sleeps");
+    let run = attempt(&running, f.now(), AttemptOutcome::Snoozed, Some(why.clone()));
+    f.jobs().finish(vec![finish(&running, Verdict::Snooze { at }, run)]).await.unwrap();
+    let job = f.get(running.id).await;
+    assert_eq!((job.error, job.attempts[0].error.as_ref()), (None, Some(&why)), "what puts a job off is no failure of it");
 }
 
 pub(crate) async fn fail_makes_a_dead_letter(f: &mut Fixture) {

@@ -1,0 +1,443 @@
+//! What callers do with notifications: send, look, understand, cancel and replay them.
+//!
+//! A notification is accepted by submitting its job. What can be known to be wrong then is refused then; what may change
+//! until it is sent (preferences, quiet hours, suppressions) is decided when it is sent, by [`Judge`].
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    error::NotificationError,
+    judge::{Case, Judge, Judged},
+    model::{Channel, Frozen, KIND_PREFIX, Notification, Payload, Status, TAG, To, channel_of, check_name, kind_of},
+    rules::{self, Kept},
+    templates::Saved,
+};
+use crate::{
+    base::{
+        clock::Timestamp,
+        error::{FieldError, Kind},
+        id::{JobId, KindName, Priority, UserId},
+        page::{Page, PageRequest},
+    },
+    events::Event,
+    jobs::{
+        error::JobsError,
+        model::Job,
+        service::{Jobs, Key, Origin, Submit, Submitted},
+        store::JobFilter,
+    },
+};
+
+/// Most recipients of one request.
+pub const RECIPIENTS_MAX: usize = 1000;
+
+/// A request to send.
+#[derive(Clone, Debug)]
+pub struct Send {
+    /// How.
+    pub channel: Channel,
+    /// To whom, with the path of each in the request.
+    pub to: Vec<(To, String)>,
+    /// What.
+    pub template_code: String,
+    /// In this language; each user's own if none.
+    pub locale: Option<String>,
+    /// What is put into the template.
+    pub variables: Map<String, Value>,
+    /// What sort of message it is.
+    pub category: Option<String>,
+    /// How urgent it is.
+    pub priority: Option<Priority>,
+    /// Not before this time.
+    pub send_at: Option<Timestamp>,
+    /// The caller's key.
+    pub request_id: Option<String>,
+}
+
+/// Which notifications a list shows. What is none does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// By this channel.
+    pub channel: Option<Channel>,
+    /// In this status.
+    pub status: Option<Status>,
+    /// To this user.
+    pub user: Option<UserId>,
+    /// From this template.
+    pub template: Option<String>,
+    /// Accepted at or after.
+    pub created_after: Option<Timestamp>,
+    /// Accepted before.
+    pub created_before: Option<Timestamp>,
+}
+
+/// The notifications service.
+pub struct Notifications {
+    jobs: Arc<Jobs>,
+    judge: Judge,
+}
+
+/// Templates that were found for one request.
+type Found = HashMap<String, (Saved, Vec<String>)>;
+
+impl Notifications {
+    /// A service over the job queue.
+    #[must_use]
+    pub fn new(jobs: Arc<Jobs>, judge: Judge) -> Self {
+        Self { jobs, judge }
+    }
+
+    /// Everything that decides and sends.
+    #[must_use]
+    pub fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// Accepts notifications: all or none. `render` makes the answer; with a key, the same request gets it again.
+    ///
+    /// # Errors
+    /// If something is wrong with the request, the key was used for another one, or a store fails.
+    pub async fn send(
+        &self,
+        send: &Send,
+        origin: &Origin,
+        key: Option<Key>,
+        render: impl FnOnce(&[Job]) -> Vec<u8> + std::marker::Send,
+    ) -> Result<Submitted, NotificationError> {
+        let payloads = self.payloads(send).await?;
+        let asked = payloads.into_iter().map(|p| submit(send, p)).collect::<Result<Vec<_>, _>>()?;
+        self.jobs.submit(asked, origin, key, render).await.map_err(told)
+    }
+
+    /// What would become of a request for its first recipient, now.
+    ///
+    /// # Errors
+    /// As [`Notifications::send`].
+    pub async fn explain(&self, send: &Send) -> Result<(Payload, Judged), NotificationError> {
+        let payload = self.payloads(send).await?.into_iter().next();
+        let payload = payload.ok_or_else(|| NotificationError::field("recipients", "is empty"))?;
+        let clock = &self.judge.clock;
+        let case = Case {
+            id: clock.new_uuid(),
+            payload: &payload,
+            channel: send.channel,
+            priority: send.priority.unwrap_or(Priority::MEDIUM),
+            accepted_at: clock.now(),
+        };
+        let judged = self.judge.judge(case, true).await?;
+        Ok((payload, judged))
+    }
+
+    /// Checks a request, and freezes what each recipient will be told.
+    async fn payloads(&self, send: &Send) -> Result<Vec<Payload>, NotificationError> {
+        let mut faults = Vec::new();
+        if !(1..=RECIPIENTS_MAX).contains(&send.to.len()) {
+            let message = format!("holds {}, but must hold 1 to {RECIPIENTS_MAX}", send.to.len());
+            faults.push(FieldError::new("recipients", message));
+        }
+        if let Some(Err(message)) = send.category.as_deref().map(check_name) {
+            faults.push(FieldError::new("category", message));
+        }
+        if let Some(Err(message)) = send.locale.as_deref().map(super::template::model::check_locale) {
+            faults.push(FieldError::new("locale", message));
+        }
+        if !faults.is_empty() {
+            return Err(NotificationError::Invalid(faults));
+        }
+        let mut found = Found::new();
+        let mut payloads = Vec::with_capacity(send.to.len());
+        for (to, field) in &send.to {
+            match self.payload(send, to, field, &mut found).await {
+                Ok(payload) => payloads.push(payload),
+                Err(NotificationError::Invalid(more)) => faults.extend(more),
+                Err(e) => return Err(e),
+            }
+            if faults.len() >= 20 {
+                break;
+            }
+        }
+        if faults.is_empty() { Ok(payloads) } else { Err(NotificationError::Invalid(faults)) }
+    }
+
+    async fn payload(
+        &self,
+        send: &Send,
+        to: &To,
+        field: &str,
+        found: &mut Found,
+    ) -> Result<Payload, NotificationError> {
+        let locale = match (&send.locale, to) {
+            (Some(locale), _) => locale.clone(),
+            (None, To::User(id)) => match self.judge.users.get(*id).await {
+                Ok(user) => user.locale,
+                Err(e) if e.kind() == Kind::NotFound => return Err(NotificationError::field(field, e.to_string())),
+                Err(e) => return Err(e.into()),
+            },
+            (None, _) => super::template::model::DEFAULT_LOCALE.to_owned(),
+        };
+        reachable(send.channel, to).map_err(|m| NotificationError::field(field, m))?;
+        if let (Some(_), To::User(id)) = (&send.locale, to) {
+            self.judge.users.get(*id).await.map_err(|e| match e.kind() {
+                Kind::NotFound => NotificationError::field(field, e.to_string()),
+                _ => e.into(),
+            })?;
+        }
+        let (saved, locales) = match found.get(&locale) {
+            Some(known) => known.clone(),
+            None => {
+                let resolved = self.judge.templates.resolve(&send.template_code, &locale).await.map_err(|e| match e {
+                    NotificationError::NotFound(m) => NotificationError::field("template_code", m),
+                    other => other,
+                })?;
+                check(&resolved.0, send)?;
+                found.insert(locale, resolved.clone());
+                resolved
+            }
+        };
+        Ok(Payload {
+            v: Payload::VERSION,
+            to: to.clone(),
+            endpoint: None,
+            parent: None,
+            template: Frozen {
+                code: saved.template.code,
+                locale: saved.template.locale,
+                version: saved.template.version,
+            },
+            locales,
+            variables: send.variables.clone(),
+            category: send.category.clone(),
+            request_id: send.request_id.clone(),
+        })
+    }
+
+    /// One notification.
+    ///
+    /// # Errors
+    /// If there is none, or the store fails.
+    pub async fn get(&self, id: JobId) -> Result<Notification, NotificationError> {
+        let missing = || NotificationError::NotFound(format!("there is no notification {id}"));
+        let job = match self.jobs.get(id).await {
+            Err(JobsError::NotFound(_)) => return Err(missing()),
+            other => other?,
+        };
+        Notification::of(job).ok_or_else(missing)
+    }
+
+    /// One page of notifications, newest first. A page may be shorter than asked for and not be the last.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn list(&self, f: &Filter, page: PageRequest) -> Result<Page<Notification>, NotificationError> {
+        let mut tags = vec![TAG.to_owned()];
+        tags.extend(f.user.map(|u| format!("user:{u}")));
+        tags.extend(f.template.as_ref().map(|t| format!("template:{t}")));
+        let kind = f.channel.map(kind_of).map(|k| KindName::new(&k)).transpose();
+        let filter = JobFilter {
+            state: f.status.map(Status::state),
+            kind: kind.map_err(|m| NotificationError::field("channel", m))?,
+            queue: None,
+            tags,
+            created_after: f.created_after,
+            created_before: f.created_before,
+        };
+        let found = self.jobs.list(&filter, page).await?;
+        // Several statuses share a state.
+        let data = found.data.into_iter().filter_map(Notification::of);
+        let data = data.filter(|n| f.status.is_none_or(|wanted| n.status() == wanted)).collect();
+        Ok(Page { data, next: found.next })
+    }
+
+    /// What would become of a notification that has not ended, now.
+    ///
+    /// # Errors
+    /// If a store fails.
+    pub async fn outlook(&self, n: &Notification) -> Result<Option<Judged>, NotificationError> {
+        if n.job.state.is_final() {
+            return Ok(None);
+        }
+        self.judge.judge(case(n), true).await.map(Some)
+    }
+
+    /// Cancels a notification that has not been sent. Answers it, and whether it is being sent at this moment.
+    ///
+    /// # Errors
+    /// If there is none, it had ended, or the store fails.
+    pub async fn cancel(&self, id: JobId) -> Result<(Notification, bool), NotificationError> {
+        let before = self.get(id).await?;
+        let (job, running) = self.jobs.cancel(id).await?;
+        Ok((Notification::of(job).unwrap_or(before), running))
+    }
+
+    /// Sends a notification again that failed, was cancelled, or waits.
+    ///
+    /// # Errors
+    /// If there is none, its state does not allow it, or the store fails.
+    pub async fn replay(&self, id: JobId) -> Result<Notification, NotificationError> {
+        let before = self.get(id).await?;
+        let job = self.jobs.retry(id).await?;
+        Ok(Notification::of(job).unwrap_or(before))
+    }
+
+    /// Splits a notification: one for each of these push tokens or endpoints of its user. Done again, it makes none.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub(super) async fn expand(
+        &self,
+        case: Case<'_>,
+        endpoints: &[Uuid],
+        correlation_id: Option<String>,
+    ) -> Result<Vec<Uuid>, NotificationError> {
+        let part = |endpoint: &Uuid| Payload {
+            endpoint: Some(*endpoint),
+            parent: Some(case.id),
+            ..case.payload.clone()
+        };
+        let asked = endpoints.iter().map(part).map(|p| submit_as(case.channel, Some(case.priority), None, p));
+        let asked = asked.collect::<Result<Vec<_>, _>>()?;
+        let key = Key {
+            scope: "notification".to_owned(),
+            key: case.id.to_string(),
+            // Done again, the user's addresses may be others; what was made first stands.
+            request: Sha256::digest(case.id.as_bytes()).into(),
+        };
+        let origin = Origin { correlation_id, traceparent: None };
+        let done = self.jobs.submit(asked, &origin, Some(key), ids).await?;
+        serde_json::from_slice(&done.answer).map_err(|e| super::templates::corrupt("parts", &e))
+    }
+
+    /// Sends what the rules say about an event. Done again, it sends nothing twice. Answers how much was sent.
+    ///
+    /// # Errors
+    /// If a store fails, or a rule cannot be followed.
+    pub async fn follow(&self, kept: &Kept, event: &Event) -> Result<usize, NotificationError> {
+        let rule = &kept.rule;
+        let to: Vec<(To, String)> = rule
+            .recipients
+            .iter()
+            .enumerate()
+            .filter_map(|(i, r)| Some((r.of(event)?, format!("rule {}: recipients[{i}]", rule.name))))
+            .collect();
+        if to.is_empty() {
+            return Ok(0);
+        }
+        let send = Send {
+            channel: rule.channel,
+            to,
+            template_code: rule.template_code.clone(),
+            locale: None,
+            variables: rules::variables(event),
+            category: rule.category.clone(),
+            priority: rule.priority,
+            send_at: None,
+            request_id: None,
+        };
+        let key = Key {
+            scope: "event".to_owned(),
+            key: format!("{}/{}", event.id, rule.name),
+            request: Sha256::digest(event.id.as_bytes()).into(),
+        };
+        let origin = Origin { correlation_id: event.correlation_id.clone(), traceparent: None };
+        let sent = self.send(&send, &origin, Some(key), ids).await?;
+        let ids: Vec<Uuid> =
+            serde_json::from_slice(&sent.answer).map_err(|e| super::templates::corrupt("parts", &e))?;
+        Ok(ids.len())
+    }
+}
+
+fn ids(jobs: &[Job]) -> Vec<u8> {
+    let ids: Vec<String> = jobs.iter().map(|j| j.id.to_string()).collect();
+    // Texts always serialise.
+    serde_json::to_vec(&ids).unwrap_or_default()
+}
+
+fn case(n: &Notification) -> Case<'_> {
+    Case {
+        id: n.job.id.0,
+        payload: &n.payload,
+        channel: n.channel,
+        priority: n.job.priority,
+        accepted_at: n.job.created_at,
+    }
+}
+
+fn reachable(channel: Channel, to: &To) -> Result<(), String> {
+    match (channel, to) {
+        (_, To::User(_)) | (Channel::Console, To::Console(_)) => Ok(()),
+        (Channel::Email, To::Email(mailbox)) => crate::users::check::email(mailbox).map(drop),
+        _ => Err(format!("cannot be reached by the channel `{}`", channel.as_str())),
+    }
+}
+
+/// Checks that a template can say what is asked of it.
+fn check(saved: &Saved, send: &Send) -> Result<(), NotificationError> {
+    let template = &saved.template;
+    if !template.channels().contains(&send.channel) {
+        let message =
+            format!("`{}` in `{}` has no part for the channel `{}`", template.code, template.locale, send.channel.as_str());
+        return Err(NotificationError::field("template_code", message));
+    }
+    let missing: Vec<FieldError> = template
+        .missing(&send.variables)
+        .map(|name| FieldError::new(format!("variables.{name}"), "is required by the template"))
+        .collect();
+    if !missing.is_empty() {
+        return Err(NotificationError::Invalid(missing));
+    }
+    // What cannot be rendered now cannot be rendered later: the version and the variables are frozen.
+    template.render(send.channel, &send.variables).map(drop).map_err(|e| NotificationError::Invalid(vec![e.under("template")]))
+}
+
+fn submit(send: &Send, payload: Payload) -> Result<Submit, NotificationError> {
+    submit_as(send.channel, send.priority, send.send_at, payload)
+}
+
+fn submit_as(
+    channel: Channel,
+    priority: Option<Priority>,
+    run_at: Option<Timestamp>,
+    payload: Payload,
+) -> Result<Submit, NotificationError> {
+    let mut tags = vec![TAG.to_owned(), format!("template:{}", payload.template.code)];
+    if let To::User(id) = &payload.to {
+        tags.push(format!("user:{id}"));
+    }
+    let kind = KindName::new(&kind_of(channel)).map_err(|m| NotificationError::field("channel", m))?;
+    let payload = serde_json::value::to_raw_value(&payload).map_err(super::templates::defect)?;
+    Ok(Submit {
+        kind,
+        payload: Some(payload),
+        queue: None,
+        priority,
+        run_at,
+        delay: None,
+        max_attempts: None,
+        timeout: None,
+        backoff: None,
+        tags,
+    })
+}
+
+/// The job queue's words for a caller that knows nothing of jobs.
+fn told(e: JobsError) -> NotificationError {
+    match e {
+        JobsError::TooLarge { size, limit, .. } => {
+            JobsError::TooLarge { field: "variables".to_owned(), size, limit }.into()
+        }
+        JobsError::Invalid(faults) => NotificationError::Invalid(
+            faults.into_iter().map(|f| if f.field.ends_with("run_at") { FieldError::new("send_at", f.message) } else { f }).collect(),
+        ),
+        other => other.into(),
+    }
+}
+
+/// Whether jobs of this kind are notifications or what makes them: not to be submitted by hand.
+#[must_use]
+pub fn is_internal(kind: &str) -> bool {
+    kind == crate::events::KIND || kind.starts_with(KIND_PREFIX) && channel_of(kind).is_some()
+}
