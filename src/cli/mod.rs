@@ -11,6 +11,7 @@ mod jobs;
 mod print;
 mod process;
 mod queues;
+mod vapid;
 mod wait;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -123,6 +124,11 @@ enum Command {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Make the keys that web push needs
+    Vapid {
+        #[command(subcommand)]
+        command: vapid::VapidCommand,
+    },
     /// Print the OpenAPI document of the HTTP API
     Openapi,
     /// Print a completion script for a shell
@@ -156,6 +162,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dead { server, command } => client::block_on(dead::run(&server, command))?,
         Command::Inspect { server, command } => client::block_on(inspect::run(&server, command))?,
         Command::Health { server } => client::block_on(inspect::health(&server))?,
+        Command::Vapid { command } => vapid::run(&command),
         Command::Openapi => print::line(&crate::app::openapi_json()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -197,6 +204,7 @@ mod tests {
             "config check --bind 0.0.0.0:80 --queues a --store-url sqlite://x",
             "config --port 80 show",
             "health --url http://127.0.0.1:1",
+            "vapid generate --json",
             "completions bash",
         ] {
             Cli::try_parse_from(std::iter::once("app").chain(line.split(' ')))

@@ -13,6 +13,9 @@ const QUEUES: &str = "queues";
 /// Keys of such a subsection.
 const QUEUE_KEYS: [(&str, Kind); 1] = [("depth_limit", Kind::Number)];
 
+/// Keys whose value is never quoted, however wrong it is.
+const SECRETS: [&str; 3] = ["password", "dkim_private_key", "vapid_private_key"];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Text,
@@ -126,6 +129,8 @@ impl Schema {
             false => {
                 // Lists and sections are not quoted: one may hold a URL with its password by mistake.
                 let is = match &value.kind {
+                    // A password without its quotes is still a password.
+                    _ if path.last().is_some_and(|key| SECRETS.contains(key)) => "not text".to_owned(),
                     ValueKind::Array(_) => "a list".to_owned(),
                     ValueKind::Table(_) => "a section".to_owned(),
                     ValueKind::String(text) => format!("\"{text}\""),

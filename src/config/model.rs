@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::{show::mask_url, units};
+use super::{Email, Push, Webhook, show::mask_url, units};
 use crate::base::id::QueueName;
 
 /// The whole configuration.
@@ -34,6 +34,12 @@ pub struct Config {
     pub worker: Worker,
     /// The scheduler role.
     pub scheduler: Scheduler,
+    /// Mail.
+    pub email: Email,
+    /// Push messages.
+    pub push: Push,
+    /// Calls to URLs that users chose.
+    pub webhook: Webhook,
 }
 
 impl Config {

@@ -3,6 +3,8 @@
 //! Pure, so that every bound can be tested without files or environment. A fault names its key; [`super::load`] adds
 //! the layer that the value came from.
 
+mod channels;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -63,6 +65,9 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
         queues: queues(&s.queues)?,
         worker: worker(&s.worker, cores)?,
         scheduler: scheduler(&s.scheduler)?,
+        email: channels::email(&s.email)?,
+        push: channels::push(&s.push)?,
+        webhook: channels::webhook(&s.webhook)?,
     };
     relations(&config)?;
     Ok(config)

@@ -33,6 +33,9 @@ section!(Settings {
     queues: BTreeMap<String, Queue>,
     worker: Worker,
     scheduler: Scheduler,
+    email: Email,
+    push: Push,
+    webhook: Webhook,
 });
 
 section!(Store { url: String, sync: String });
@@ -97,3 +100,31 @@ section!(Scheduler {
     retention_every: String,
     batch: i64,
 });
+
+section!(Email {
+    host: String,
+    port: i64,
+    tls: String,
+    ca_file: String,
+    username: String,
+    password: String,
+    from: String,
+    from_name: String,
+    timeout: String,
+    max_connections: i64,
+    dkim_domain: String,
+    dkim_selector: String,
+    dkim_private_key: String,
+});
+
+section!(Push {
+    fcm_credentials: String,
+    fcm_url: String,
+    fcm_token_url: String,
+    vapid_private_key: String,
+    vapid_subject: String,
+    ttl: String,
+    timeout: String,
+});
+
+section!(Webhook { allow_http: bool, allow_private: bool, allow_networks: Vec<String>, timeout: String });

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Config, DEFAULT_TOML, Error};
 
 /// What stands in the place of a secret.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// The configuration in the order of `config/default.toml`; loading it gives the same configuration, but for the masks.
 ///

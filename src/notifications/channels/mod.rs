@@ -4,6 +4,17 @@
 //! retries: it sends one message to one address once, and says what became of it in the words of [`SendError`]. Who
 //! retries, opens breakers and suppresses addresses is `notifications::send`.
 
+mod console;
+mod email;
+mod exchange;
+mod fault;
+mod fcm;
+mod keys;
+mod outgoing;
+mod set;
+mod webhook;
+mod webpush;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +23,21 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::base::{clock::Timestamp, secret::Secret};
+
+pub use self::{
+    console::Console,
+    email::{Email, greylist_wait},
+    fcm::Fcm,
+    outgoing::Guard,
+    set::Channels,
+    webhook::{Webhook, check_secret, generate_secret},
+    webpush::{VapidKeys, WebPush, check_subscription, generate_vapid},
+};
+
+/// What keeps a channel from being set up: one sentence that names the key at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub(crate) String);
 
 /// A message as it is to be sent: rendered, with nothing left to look up.
 #[derive(Clone, Debug)]
