@@ -5,6 +5,7 @@
 //! [`show`] prints the outcome without its secrets. Every fault is one sentence that names the layer, the key and what
 //! would be right, because it is read by someone whose server does not start.
 
+mod auth;
 pub mod channels;
 mod keys;
 pub mod load;
@@ -15,6 +16,7 @@ pub mod settings;
 pub mod show;
 pub mod units;
 
+pub use auth::{Auth, AuthMode, JwtKey, Registration};
 pub use channels::{Email, Network, Push, SmtpTls, Webhook};
 pub use load::{Sources, load};
 pub use model::*;

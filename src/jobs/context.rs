@@ -9,7 +9,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::model::Progress;
-use crate::base::id::{JobId, WorkerId};
+use crate::base::{
+    clock::Timestamp,
+    id::{JobId, Priority, WorkerId},
+};
 
 /// A handler's view of its run. Cheap to clone; clones are the same run.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ struct Inner {
     job: JobId,
     attempt: u32,
     run: u64,
+    priority: Priority,
+    created_at: Timestamp,
     worker: WorkerId,
     correlation_id: Option<String>,
     stop: CancellationToken,
@@ -37,6 +42,8 @@ impl JobContext {
             job: job.id,
             attempt: job.attempt(),
             run: job.fence,
+            priority: job.priority,
+            created_at: job.created_at,
             worker,
             correlation_id: job.spec.correlation_id.clone(),
             stop,
@@ -63,6 +70,18 @@ impl JobContext {
     #[must_use]
     pub fn run(&self) -> u64 {
         self.0.run
+    }
+
+    /// How urgent it is.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.0.priority
+    }
+
+    /// When the job was accepted.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        self.0.created_at
     }
 
     /// The worker that runs it.

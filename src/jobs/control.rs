@@ -379,7 +379,7 @@ impl Jobs {
             state: Some(State::Failed),
             kind: filter.kind.clone(),
             queue: filter.queue.clone(),
-            tag: filter.tag.clone(),
+            tags: filter.tag.iter().cloned().collect(),
             created_after: filter.created_after,
             created_before: filter.created_before,
         };

@@ -73,6 +73,8 @@ pub struct KindOptions {
     pub timeout: Option<Duration>,
     /// A payload that works, as JSON, for the documentation.
     pub example: &'static str,
+    /// Only this program submits such jobs: clients have another way to ask for them.
+    pub internal: bool,
 }
 
 /// Code that runs jobs of one kind.

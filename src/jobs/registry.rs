@@ -46,6 +46,8 @@ pub struct Kind {
     pub schema: Schema,
     /// A payload that works.
     pub example: Box<RawValue>,
+    /// Only this program submits such jobs.
+    pub internal: bool,
     /// What runs.
     pub handler: Arc<dyn Handler>,
 }
@@ -94,6 +96,7 @@ impl Registry {
             timeout: o.timeout.unwrap_or(self.defaults.timeout),
             schema,
             example: RawValue::from_string(o.example.to_owned()).map_err(|e| wrong("example", &e))?,
+            internal: o.internal,
             handler: Arc::new(Typed(kind)),
         })
     }

@@ -192,8 +192,8 @@ pub struct JobFilter {
     pub kind: Option<KindName>,
     /// In this queue.
     pub queue: Option<QueueName>,
-    /// With this tag.
-    pub tag: Option<String>,
+    /// With all of these tags.
+    pub tags: Vec<String>,
     /// Accepted at or after.
     pub created_after: Option<Timestamp>,
     /// Accepted before.

@@ -84,7 +84,8 @@ pub enum Outcome {
 impl State {
     /// Asks for a message to pass: the state after, or when to ask again.
     fn admit(&self, now: Timestamp) -> Result<Option<Self>, Timestamp> {
-        let probe = || Some(Self { position: Position::HalfOpen, probe_until: Some(now.plus(PROBE_FOR)), ..self.clone() });
+        let probe =
+            || Some(Self { position: Position::HalfOpen, probe_until: Some(now.plus(PROBE_FOR)), ..self.clone() });
         match self.position {
             Position::Closed => Ok(None),
             Position::Open => match self.until.filter(|t| *t > now) {

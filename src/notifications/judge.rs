@@ -257,7 +257,9 @@ impl Judge {
                     let said = format!("quiet hours in {} until {until}", user.time_zone);
                     return Ok(way.end("quiet_hours", said, Decision::Wait { code: "quiet_hours", until }));
                 }
-                Some(until) => way.pass("quiet_hours", format!("priority {} passes them (until {until})", case.priority.get())),
+                Some(until) => {
+                    way.pass("quiet_hours", format!("priority {} passes them (until {until})", case.priority.get()))
+                }
                 None => way.pass("quiet_hours", "not now"),
             }
         }
@@ -274,12 +276,17 @@ impl Judge {
             }
         };
         let looked = case.payload.locales.join(" → ");
-        way.pass("template", format!("{} version {} in {} (looked for {looked})", frozen.code, frozen.version, frozen.locale));
+        way.pass(
+            "template",
+            format!("{} version {} in {} (looked for {looked})", frozen.code, frozen.version, frozen.locale),
+        );
         let provider = self.way_to(&address).provider(&address);
         if let Some(rate) = self.rates.of(case.channel) {
             if dry {
                 way.pass("rate_limit", "not asked in a dry run");
-            } else if let Ok(Admission::RetryAfter(wait)) = self.cache.admit(&format!("rate:{}", case.channel.as_str()), rate).await {
+            } else if let Ok(Admission::RetryAfter(wait)) =
+                self.cache.admit(&format!("rate:{}", case.channel.as_str()), rate).await
+            {
                 let until = now.plus(wait.max(Duration::from_millis(1)));
                 let said = format!("{} has reached its rate, next place at {until}", case.channel.as_str());
                 return Ok(way.end("rate_limit", said, Decision::Wait { code: "rate_limited", until }));
@@ -345,24 +352,22 @@ fn places(case: Case<'_>, user: Option<&User>) -> Result<Vec<Place>, String> {
         (Channel::Push, _, Some(user)) => user
             .push_tokens
             .iter()
-            .filter(|t| wanted(t.id))
+            .filter(|t| wanted(t.id.0))
             .map(|t| {
                 let address = match &t.kind {
                     PushKind::Fcm { token } => Address::Fcm { token: token.clone() },
-                    PushKind::WebPush { endpoint, p256dh, auth } => Address::WebPush {
-                        endpoint: endpoint.clone(),
-                        p256dh: p256dh.clone(),
-                        auth: auth.clone(),
-                    },
+                    PushKind::WebPush { endpoint, p256dh, auth } => {
+                        Address::WebPush { endpoint: endpoint.clone(), p256dh: p256dh.clone(), auth: auth.clone() }
+                    }
                 };
-                (address, Some(t.id))
+                (address, Some(t.id.0))
             })
             .collect(),
         (Channel::Webhook, _, Some(user)) => user
             .endpoints
             .iter()
-            .filter(|e| wanted(e.id) && !e.disabled)
-            .map(|e| (Address::Webhook { url: e.url.clone(), secrets: e.secrets.clone() }, Some(e.id)))
+            .filter(|e| wanted(e.id.0) && !e.disabled)
+            .map(|e| (Address::Webhook { url: e.url.clone(), secrets: e.secrets.clone() }, Some(e.id.0)))
             .collect(),
         (channel, _, None) => {
             return Err(format!("the channel {} needs a user as recipient", channel.as_str()));

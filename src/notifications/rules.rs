@@ -114,7 +114,10 @@ impl Rule {
             };
             note(&format!("recipients[{i}]"), fits);
             if matches!(to, Recipient::Subject(_)) && self.on != "user.registered" {
-                note(&format!("recipients[{i}]"), Err("`subject` is a user only in the event user.registered".to_owned()));
+                note(
+                    &format!("recipients[{i}]"),
+                    Err("`subject` is a user only in the event user.registered".to_owned()),
+                );
             }
         }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
@@ -264,7 +267,9 @@ impl Rules {
         match self.store.commit(writes, &[]).await? {
             Committed::Done => Ok(()),
             Committed::Taken(_) => Err(NotificationError::Conflict(format!("there is a rule `{name}` already"))),
-            Committed::Stale(_) => Err(NotificationError::Conflict("someone else changed the rule: read it again".into())),
+            Committed::Stale(_) => {
+                Err(NotificationError::Conflict("someone else changed the rule: read it again".into()))
+            }
         }
     }
 }

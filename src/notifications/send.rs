@@ -22,7 +22,7 @@ use super::{
     suppressions::{Reason, Suppression, name_of},
 };
 use crate::{
-    base::{backoff::Backoff, failpoint},
+    base::{backoff::Backoff, failpoint, id::ContactId},
     jobs::{
         context::JobContext,
         kind::{JobKind, KindOptions, Outcome},
@@ -84,7 +84,8 @@ impl Sender {
             Err(e) => return Outcome::Retry(JobError::new("store", e.to_string())),
         };
         let count = |outcome: &'static str| {
-            metrics::counter!(names::NOTIFICATIONS_ENDED, "channel" => channel.as_str(), "outcome" => outcome).increment(1);
+            metrics::counter!(names::NOTIFICATIONS_ENDED, "channel" => channel.as_str(), "outcome" => outcome)
+                .increment(1);
         };
         match decision {
             Decision::Skip(reason) => {
@@ -125,7 +126,9 @@ impl Sender {
                         count(match &outcome {
                             Outcome::Fail(_) => "failed",
                             Outcome::Postpone(..) => "postponed",
-                            Outcome::Retry(e) | Outcome::RetryAfter(e, _) if e.code.starts_with("ambiguous") => "ambiguous",
+                            Outcome::Retry(e) | Outcome::RetryAfter(e, _) if e.code.starts_with("ambiguous") => {
+                                "ambiguous"
+                            }
                             _ => "retried",
                         });
                         outcome
@@ -168,7 +171,12 @@ impl Sender {
                 Outcome::RetryAfter(error, wait)
             }
             Fault::Configuration => {
-                tracing::error!(provider, code = e.code, error = e.message, "the provider does not let us in: mend the configuration");
+                tracing::error!(
+                    provider,
+                    code = e.code,
+                    error = e.message,
+                    "the provider does not let us in: mend the configuration"
+                );
                 Outcome::Postpone(error, e.retry_after.unwrap_or(REFUSED_FOR))
             }
             Fault::Recipient { suppress } => {
@@ -196,8 +204,8 @@ impl Sender {
         }
         let (To::User(user), Some(endpoint)) = (&case.payload.to, endpoint) else { return };
         let dropped = match channel {
-            Channel::Push => self.judge.users.drop_push_token(*user, endpoint).await,
-            Channel::Webhook => self.judge.users.disable_endpoint(*user, endpoint).await,
+            Channel::Push => self.judge.users.drop_push_token(*user, ContactId(endpoint)).await,
+            Channel::Webhook => self.judge.users.disable_endpoint(*user, ContactId(endpoint)).await,
             Channel::Email | Channel::Console => Ok(()),
         };
         if let Err(e) = dropped {

@@ -189,10 +189,11 @@ impl Notifications {
         let (saved, locales) = match found.get(&locale) {
             Some(known) => known.clone(),
             None => {
-                let resolved = self.judge.templates.resolve(&send.template_code, &locale).await.map_err(|e| match e {
-                    NotificationError::NotFound(m) => NotificationError::field("template_code", m),
-                    other => other,
-                })?;
+                let resolved =
+                    self.judge.templates.resolve(&send.template_code, &locale).await.map_err(|e| match e {
+                        NotificationError::NotFound(m) => NotificationError::field("template_code", m),
+                        other => other,
+                    })?;
                 check(&resolved.0, send)?;
                 found.insert(locale, resolved.clone());
                 resolved
@@ -293,11 +294,8 @@ impl Notifications {
         endpoints: &[Uuid],
         correlation_id: Option<String>,
     ) -> Result<Vec<Uuid>, NotificationError> {
-        let part = |endpoint: &Uuid| Payload {
-            endpoint: Some(*endpoint),
-            parent: Some(case.id),
-            ..case.payload.clone()
-        };
+        let part =
+            |endpoint: &Uuid| Payload { endpoint: Some(*endpoint), parent: Some(case.id), ..case.payload.clone() };
         let asked = endpoints.iter().map(part).map(|p| submit_as(case.channel, Some(case.priority), None, p));
         let asked = asked.collect::<Result<Vec<_>, _>>()?;
         let key = Key {
@@ -378,8 +376,12 @@ fn reachable(channel: Channel, to: &To) -> Result<(), String> {
 fn check(saved: &Saved, send: &Send) -> Result<(), NotificationError> {
     let template = &saved.template;
     if !template.channels().contains(&send.channel) {
-        let message =
-            format!("`{}` in `{}` has no part for the channel `{}`", template.code, template.locale, send.channel.as_str());
+        let message = format!(
+            "`{}` in `{}` has no part for the channel `{}`",
+            template.code,
+            template.locale,
+            send.channel.as_str()
+        );
         return Err(NotificationError::field("template_code", message));
     }
     let missing: Vec<FieldError> = template
@@ -390,7 +392,10 @@ fn check(saved: &Saved, send: &Send) -> Result<(), NotificationError> {
         return Err(NotificationError::Invalid(missing));
     }
     // What cannot be rendered now cannot be rendered later: the version and the variables are frozen.
-    template.render(send.channel, &send.variables).map(drop).map_err(|e| NotificationError::Invalid(vec![e.under("template")]))
+    template
+        .render(send.channel, &send.variables)
+        .map(drop)
+        .map_err(|e| NotificationError::Invalid(vec![e.under("template")]))
 }
 
 fn submit(send: &Send, payload: Payload) -> Result<Submit, NotificationError> {
@@ -430,7 +435,10 @@ fn told(e: JobsError) -> NotificationError {
             JobsError::TooLarge { field: "variables".to_owned(), size, limit }.into()
         }
         JobsError::Invalid(faults) => NotificationError::Invalid(
-            faults.into_iter().map(|f| if f.field.ends_with("run_at") { FieldError::new("send_at", f.message) } else { f }).collect(),
+            faults
+                .into_iter()
+                .map(|f| if f.field.ends_with("run_at") { FieldError::new("send_at", f.message) } else { f })
+                .collect(),
         ),
         other => other.into(),
     }

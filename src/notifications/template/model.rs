@@ -206,7 +206,9 @@ impl Template {
             let made = made.split_whitespace().collect::<Vec<_>>().join(" ");
             let n = made.chars().count();
             if n == 0 || n > LINE_MAX || made.chars().any(char::is_control) {
-                let message = format!("makes a line of {n} characters, but must make 1 to {LINE_MAX}, none of them a control character");
+                let message = format!(
+                    "makes a line of {n} characters, but must make 1 to {LINE_MAX}, none of them a control character"
+                );
                 return Err(FieldError::new(format!("parts.{field}"), message));
             }
             Ok(made)

@@ -101,8 +101,8 @@ fn conditions(f: &JobFilter) -> Document {
     if let Some(q) = &f.queue {
         all.insert("queue", q.as_str());
     }
-    if let Some(t) = &f.tag {
-        all.insert("tags", t);
+    if !f.tags.is_empty() {
+        all.insert("tags", doc! { "$all": f.tags.clone() });
     }
     let mut created = Document::new();
     if let Some(t) = f.created_after {

@@ -87,7 +87,7 @@ fn filters(f: &JobFilter) -> (String, Vec<Value>) {
     if let Some(t) = f.created_before {
         add("created < ?", Value::Integer(t.as_millis()));
     }
-    if let Some(t) = &f.tag {
+    for t in &f.tags {
         add("EXISTS (SELECT 1 FROM json_each(spec, '$.tags') WHERE value = ?)", Value::Text(t.clone()));
     }
     (sql, values)

@@ -57,7 +57,11 @@ pub(crate) async fn snooze_spends_none(f: &mut Fixture) {
     let run = attempt(&running, f.now(), AttemptOutcome::Snoozed, Some(why.clone()));
     f.jobs().finish(vec![finish(&running, Verdict::Snooze { at }, run)]).await.unwrap();
     let job = f.get(running.id).await;
-    assert_eq!((job.error, job.attempts[0].error.as_ref()), (None, Some(&why)), "what puts a job off is no failure of it");
+    assert_eq!(
+        (job.error, job.attempts[0].error.as_ref()),
+        (None, Some(&why)),
+        "what puts a job off is no failure of it"
+    );
 }
 
 pub(crate) async fn fail_makes_a_dead_letter(f: &mut Fixture) {

@@ -104,7 +104,7 @@ pub(crate) async fn each_filter_alone(f: &mut Fixture) {
     let queue = JobFilter { queue: Some(queue("other")), ..JobFilter::default() };
     assert_eq!(check(f, &zoo, &queue).await, 1);
     for (tag, n) in [("a", 2), ("b", 1), ("A", 1), ("a%", 1), ("x\"', y", 1), ("", 0), ("%", 0)] {
-        let filter = JobFilter { tag: Some(tag.to_owned()), ..JobFilter::default() };
+        let filter = JobFilter { tags: vec![tag.to_owned()], ..JobFilter::default() };
         assert_eq!(check(f, &zoo, &filter).await, n, "tag {tag}");
     }
     let ten = start.plus(std::time::Duration::from_secs(10));
