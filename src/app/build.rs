@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Error;
+use super::{
+    Error,
+    post::{Doorbell, Post, Served},
+};
 use crate::{
     base::{backoff::Backoff, clock::Clock, id::QueueName, probe::Probe},
     broker::{self, Broker},
@@ -42,6 +45,8 @@ pub struct App {
     pub items: Arc<Items>,
     /// Users and keys.
     pub users: Arc<Users>,
+    /// Notifications, and what belongs to them.
+    pub post: Served,
     /// The kinds.
     pub registry: Arc<Registry>,
     /// What `/health` asks.
@@ -72,6 +77,11 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     let retention = rule(&config);
     let deps = kinds::Deps { store: Arc::clone(&stores.jobs), clock: clock.clone(), retention };
     kinds::register(&mut registry, deps).map_err(wrong)?;
+    let doorbell = Arc::new(Doorbell::default());
+    let bell = Arc::clone(&doorbell) as Arc<dyn Bell>;
+    let users = Arc::new(open_users(&config, &stores, &cache, Arc::clone(&bell), &clock)?);
+    let post = Post::open(&config, &stores, &cache, &users, &bell, &clock)?;
+    post.register(&mut registry).map_err(wrong)?;
     let registry = Arc::new(registry);
     let jobs = Arc::new(Jobs::new(
         Arc::clone(&stores.jobs),
@@ -81,17 +91,18 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
         clock.clone(),
         limits(&config, &registry),
     ));
-    let mut items = Items::new(Arc::clone(&stores.items), Arc::clone(&jobs) as Arc<dyn Bell>, clock.clone());
+    doorbell.connect(&jobs);
+    let post = post.serve(&jobs);
+    let mut items = Items::new(Arc::clone(&stores.items), bell, clock.clone());
     // A cache of this process alone must not hold what another may change.
     if cache::is_shared(&config.cache.url) {
         items = items.cached(Through::new(Arc::clone(&cache), "items", CACHED_SHAPE, config.cache.ttl));
     }
     let items = Arc::new(items);
-    let users = Arc::new(open_users(&config, &stores, &cache, Arc::clone(&jobs) as Arc<dyn Bell>, &clock)?);
     let broker_probe: Arc<dyn Probe> = Arc::clone(&broker) as Arc<dyn Probe>;
     let cache_probe: Arc<dyn Probe> = Arc::clone(&cache) as Arc<dyn Probe>;
     let probes = vec![Arc::clone(&stores.probe), broker_probe, cache_probe];
-    Ok(App { config, clock, stores, broker, cache, jobs, items, users, registry, probes })
+    Ok(App { config, clock, stores, broker, cache, jobs, items, users, post, registry, probes })
 }
 
 /// The users service, reading through a cache that is shared.

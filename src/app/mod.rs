@@ -4,11 +4,13 @@
 
 mod build;
 mod fitness;
+mod post;
 mod roles;
 mod timekeeper;
 
 pub use build::{App, build};
 pub use fitness::Finding;
+pub use post::Served;
 pub use roles::{create_admin, inspect, migrate, openapi_json, run, run_until};
 
 /// Why the program ended other than in good order. The text is one sentence for whoever started it.

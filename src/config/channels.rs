@@ -10,6 +10,21 @@ use serde::Serialize;
 use super::units;
 use crate::base::secret::Secret;
 
+/// Notifications of every channel.
+#[derive(Clone, Debug, Serialize)]
+pub struct Notifications {
+    /// Where recipients reach this service; empty for where it listens.
+    pub public_url: String,
+    /// Whether the log tells of every new item.
+    pub log_items: bool,
+    /// Most mails in a minute; 0 for no limit.
+    pub email_per_minute: u32,
+    /// Most push messages in a minute; 0 for no limit.
+    pub push_per_minute: u32,
+    /// Most webhook calls in a minute; 0 for no limit.
+    pub webhook_per_minute: u32,
+}
+
 /// Mail by SMTP.
 #[derive(Clone, Debug, Serialize)]
 pub struct Email {

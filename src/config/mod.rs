@@ -17,7 +17,7 @@ pub mod show;
 pub mod units;
 
 pub use auth::{Auth, AuthMode, JwtKey, Registration};
-pub use channels::{Email, Network, Push, SmtpTls, Webhook};
+pub use channels::{Email, Network, Notifications, Push, SmtpTls, Webhook};
 pub use load::{Sources, load};
 pub use model::*;
 

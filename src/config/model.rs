@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::{Auth, Email, Push, Webhook, show::mask_url, units};
+use super::{Auth, Email, Notifications, Push, Webhook, show::mask_url, units};
 use crate::base::id::QueueName;
 
 /// The whole configuration.
@@ -34,6 +34,8 @@ pub struct Config {
     pub worker: Worker,
     /// The scheduler role.
     pub scheduler: Scheduler,
+    /// Notifications of every channel.
+    pub notifications: Notifications,
     /// Mail.
     pub email: Email,
     /// Push messages.

@@ -63,6 +63,7 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
         queues: queues(&s.queues)?,
         worker: worker(&s.worker, cores)?,
         scheduler: scheduler(&s.scheduler)?,
+        notifications: channels::notifications(&s.notifications)?,
         email: channels::email(&s.email)?,
         push: channels::push(&s.push)?,
         webhook: channels::webhook(&s.webhook)?,

@@ -33,6 +33,7 @@ section!(Settings {
     queues: BTreeMap<String, Queue>,
     worker: Worker,
     scheduler: Scheduler,
+    notifications: Notifications,
     email: Email,
     push: Push,
     webhook: Webhook,
@@ -109,6 +110,14 @@ section!(Scheduler {
     lost_after: String,
     retention_every: String,
     batch: i64,
+});
+
+section!(Notifications {
+    public_url: String,
+    log_items: bool,
+    email_per_minute: i64,
+    push_per_minute: i64,
+    webhook_per_minute: i64,
 });
 
 section!(Email {

@@ -97,7 +97,7 @@ impl Payload {
 }
 
 /// Where a notification is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// It will be sent as soon as a worker is free.

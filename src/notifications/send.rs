@@ -60,6 +60,12 @@ impl Sender {
         drop(self.notifications.set(Arc::downgrade(service)));
     }
 
+    /// Where the service will be found.
+    #[must_use]
+    pub fn service(&self) -> Arc<std::sync::OnceLock<std::sync::Weak<Notifications>>> {
+        Arc::clone(&self.notifications)
+    }
+
     /// Adds the kind of every channel.
     ///
     /// # Errors

@@ -5,8 +5,24 @@
 use super::{Checked, MS, SECOND, choice, fault, time, url, whole};
 use crate::{
     base::secret::Secret,
-    config::{Email, Network, Push, SmtpTls, Webhook, settings},
+    config::{Email, Network, Notifications, Push, SmtpTls, Webhook, settings},
 };
+
+pub(super) fn notifications(s: &settings::Notifications) -> Checked<Notifications> {
+    let web = ["http://", "https://"].iter().any(|scheme| s.public_url.starts_with(scheme));
+    if !s.public_url.is_empty() && (!web || s.public_url.contains(|c: char| c.is_whitespace() || c.is_control())) {
+        let message = format!("is \"{}\", but must be a URL such as \"https://app.example.org\"", s.public_url);
+        return Err(fault("notifications.public_url", message));
+    }
+    let rate = |key, n| whole(key, n, 0, 1_000_000);
+    Ok(Notifications {
+        public_url: s.public_url.clone(),
+        log_items: s.log_items,
+        email_per_minute: rate("notifications.email_per_minute", s.email_per_minute)?,
+        push_per_minute: rate("notifications.push_per_minute", s.push_per_minute)?,
+        webhook_per_minute: rate("notifications.webhook_per_minute", s.webhook_per_minute)?,
+    })
+}
 
 pub(super) fn email(s: &settings::Email) -> Checked<Email> {
     let set_up = !s.host.is_empty();

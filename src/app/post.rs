@@ -1,0 +1,130 @@
+//! Puts the notifications room together.
+//!
+//! Its kinds belong to the registry, which the job queue needs, which the room needs to accept messages: so it is opened
+//! before the queue and served after it.
+
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use super::Error;
+use crate::{
+    base::clock::Clock,
+    cache::{self, Cache, Rate, Through},
+    config::Config,
+    events::{Bell, Event},
+    jobs::{registry::Registry, service::Jobs},
+    notifications::{
+        breaker::Breakers,
+        channels::Channels,
+        follow::Follower,
+        judge::{Judge, Rates},
+        links::Links,
+        rules::{Rules, default_rule},
+        send::Sender,
+        service::Notifications,
+        sink::Sink,
+        suppressions::Suppressions,
+        templates::{CACHED_SHAPE, Templates},
+    },
+    store::Stores,
+    users::Users,
+};
+
+/// Rings at the job queue once there is one.
+#[derive(Default)]
+pub(super) struct Doorbell(OnceLock<Weak<Jobs>>);
+
+impl Doorbell {
+    pub(super) fn connect(&self, jobs: &Arc<Jobs>) {
+        // Called once; a second time changes nothing.
+        drop(self.0.set(Arc::downgrade(jobs)));
+    }
+}
+
+#[async_trait]
+impl Bell for Doorbell {
+    async fn ring(&self, events: &[Event]) {
+        if let Some(jobs) = self.0.get().and_then(Weak::upgrade) {
+            jobs.ring(events).await;
+        }
+    }
+}
+
+/// The room before there is a job queue.
+pub(super) struct Post {
+    judge: Judge,
+    rules: Rules,
+    sender: Sender,
+}
+
+/// Notifications, and what belongs to them.
+#[derive(Clone)]
+pub struct Served {
+    /// Sending and looking.
+    pub notifications: Arc<Notifications>,
+    /// What is sent when something happens.
+    pub rules: Rules,
+}
+
+impl Post {
+    pub(super) fn open(
+        config: &Config,
+        stores: &Stores,
+        cache: &Arc<dyn Cache>,
+        users: &Arc<Users>,
+        bell: &Arc<dyn Bell>,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        let c = &config.notifications;
+        let records = || Arc::clone(&stores.records);
+        let mut templates = Templates::new(records(), clock.clone());
+        if cache::is_shared(&config.cache.url) {
+            templates = templates.cached(Through::new(Arc::clone(cache), "templates", CACHED_SHAPE, config.cache.ttl));
+        }
+        let public_url = match c.public_url.as_str() {
+            "" => format!("http://{}", config.http.bind),
+            url => url.to_owned(),
+        };
+        let judge = Judge {
+            users: Arc::clone(users),
+            templates,
+            suppressions: Suppressions::new(records(), clock.clone()),
+            breakers: Breakers::new(Arc::clone(cache), records(), Arc::clone(bell), clock.clone()),
+            channels: Arc::new(Channels::open(config).map_err(|e| Error::Config(e.to_string()))?),
+            sink: Sink::new(records(), clock.clone()),
+            links: Links::new(records(), public_url, clock.clone()),
+            cache: Arc::clone(cache),
+            rates: Rates {
+                email: per_minute(c.email_per_minute),
+                push: per_minute(c.push_per_minute),
+                webhook: per_minute(c.webhook_per_minute),
+            },
+            clock: clock.clone(),
+        };
+        let fixed = c.log_items.then(default_rule).into_iter().collect();
+        let rules = Rules::new(records(), fixed, clock.clone());
+        let sender = Sender::new(judge.clone());
+        Ok(Self { judge, rules, sender })
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) -> Result<(), String> {
+        self.sender.register(registry)?;
+        registry.add(Follower::new(self.rules.clone(), self.sender.service()))
+    }
+
+    pub(super) fn serve(self, jobs: &Arc<Jobs>) -> Served {
+        let notifications = Arc::new(Notifications::new(Arc::clone(jobs), self.judge));
+        self.sender.serve(&notifications);
+        Served { notifications, rules: self.rules }
+    }
+}
+
+/// So many in a minute, evenly; a second's worth of them at once.
+fn per_minute(n: u32) -> Option<Rate> {
+    let every = Duration::from_secs(60).checked_div(n)?.max(Duration::from_millis(1));
+    Some(Rate { burst: (n / 60).max(1), every })
+}
