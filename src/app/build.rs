@@ -17,6 +17,10 @@ use crate::{
     },
     kinds, scheduler,
     store::{self, Stores},
+    users::{
+        Users,
+        service::{CACHED_KEY, CACHED_USER},
+    },
     worker,
 };
 
@@ -36,6 +40,8 @@ pub struct App {
     pub jobs: Arc<Jobs>,
     /// The items.
     pub items: Arc<Items>,
+    /// Users and keys.
+    pub users: Arc<Users>,
     /// The kinds.
     pub registry: Arc<Registry>,
     /// What `/health` asks.
@@ -81,10 +87,28 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
         items = items.cached(Through::new(Arc::clone(&cache), "items", CACHED_SHAPE, config.cache.ttl));
     }
     let items = Arc::new(items);
+    let users = Arc::new(open_users(&config, &stores, &cache, Arc::clone(&jobs) as Arc<dyn Bell>, &clock)?);
     let broker_probe: Arc<dyn Probe> = Arc::clone(&broker) as Arc<dyn Probe>;
     let cache_probe: Arc<dyn Probe> = Arc::clone(&cache) as Arc<dyn Probe>;
     let probes = vec![Arc::clone(&stores.probe), broker_probe, cache_probe];
-    Ok(App { config, clock, stores, broker, cache, jobs, items, registry, probes })
+    Ok(App { config, clock, stores, broker, cache, jobs, items, users, registry, probes })
+}
+
+/// The users service, reading through a cache that is shared.
+fn open_users(
+    config: &Config,
+    stores: &Stores,
+    cache: &Arc<dyn Cache>,
+    bell: Arc<dyn Bell>,
+    clock: &Clock,
+) -> Result<Users, Error> {
+    let (records, auth) = (Arc::clone(&stores.records), config.auth.clone());
+    let users = Users::new(records, Arc::clone(cache), bell, clock.clone(), auth).map_err(Error::Failed)?;
+    if !cache::is_shared(&config.cache.url) {
+        return Ok(users);
+    }
+    let through = |name, shape| Through::new(Arc::clone(cache), name, shape, config.cache.ttl);
+    Ok(users.cached(through("users", CACHED_USER), through("api_keys", CACHED_KEY)))
 }
 
 fn open_cache(config: &Config, clock: &Clock) -> Result<Arc<dyn Cache>, Error> {

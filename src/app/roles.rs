@@ -16,10 +16,12 @@ use super::{
     timekeeper::Timekeeper,
 };
 use crate::{
-    base::{clock::Clock, probe::Unfit, shutdown::Shutdown},
-    config::{Config, LogRequests, Role},
-    http::{self, HttpLimits, HttpState, RequestLog, ServeOptions, Surface},
-    scheduler, store, telemetry, worker,
+    base::{clock::Clock, probe::Unfit, secret::Secret, shutdown::Shutdown},
+    config::{AuthMode, Config, LogRequests, Role},
+    http::{self, AuthRules, HttpLimits, HttpState, RequestLog, ServeOptions, Surface},
+    scheduler, store, telemetry,
+    users::AdminMade,
+    worker,
 };
 
 /// Runs `role` until a signal ends it.
@@ -145,6 +147,8 @@ fn serve(
     let state = Arc::new(HttpState {
         items: Arc::clone(&app.items),
         jobs: Arc::clone(&app.jobs),
+        users: Arc::clone(&app.users),
+        auth: auth_rules(c)?,
         probes: app.probes.clone(),
         ready,
         surface,
@@ -171,6 +175,19 @@ fn serve(
         shutdown.drain.cancel();
         ended
     }))
+}
+
+fn auth_rules(c: &Config) -> Result<AuthRules, Error> {
+    let required = c.auth.mode == AuthMode::Required;
+    if required && c.auth.jwt_keys.is_empty() {
+        tracing::warn!("auth.jwt_keys is empty, tokens end when this process does");
+    }
+    let wrong = |e| Error::Config(format!("`auth.client_header` is no header's name: {e}"));
+    let client_header = match c.auth.client_header.as_str() {
+        "" => None,
+        name => Some(name.parse().map_err(wrong)?),
+    };
+    Ok(AuthRules { required, client_header })
 }
 
 async fn join(part: &'static str, task: Part) -> bool {
@@ -211,6 +228,20 @@ pub async fn migrate(config: &Config) -> Result<(), Error> {
         Err(Unfit::Refused(e)) => Err(Error::Config(e)),
         Err(Unfit::Unavailable(e)) => Err(Error::Failed(e)),
     }
+}
+
+/// Sees to it that there is an administrator with this e-mail address and password.
+///
+/// # Errors
+/// If the store cannot be opened, or the address or password is refused.
+pub async fn create_admin(
+    config: Config,
+    email: &str,
+    name: Option<&str>,
+    password: Secret,
+) -> Result<AdminMade, Error> {
+    let app = build(config, Clock::system())?;
+    app.users.create_admin(email, name, password).await.map_err(|e| Error::Failed(e.to_string()))
 }
 
 /// Looks at every backend that the configuration names: whether it lets this program in, and which settings put at risk

@@ -13,6 +13,12 @@ pub enum Kind {
     Conflict,
     /// The request, payload or result is over a limit.
     TooLarge,
+    /// It is not known who asks, or what proves it is wrong.
+    Unauthorized,
+    /// Who asks is known, and may not.
+    Forbidden,
+    /// Whoever asks does so too often; after a pause the same request may succeed.
+    TooMany,
     /// The system sheds load or a backend is away; the same request may succeed later.
     Unavailable,
     /// A defect or an environment fault that the caller cannot mend.

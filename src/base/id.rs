@@ -52,6 +52,19 @@ uuid_id! {
     WorkerId
 }
 
+uuid_id! {
+    /// Names one user.
+    UserId
+}
+uuid_id! {
+    /// Names one device, browser or server of a user's.
+    ContactId
+}
+uuid_id! {
+    /// Names one key of a program that calls the API.
+    KeyId
+}
+
 const NAME_MAX: usize = 64;
 
 fn check_name(s: &str) -> Result<(), String> {
@@ -127,6 +140,11 @@ name! {
 name! {
     /// Names a job kind: what code runs for a job.
     KindName
+}
+
+name! {
+    /// Names a category of notifications, which people may switch off apart from others.
+    CategoryName
 }
 
 /// How urgent a job is among the jobs of its queue: 1 (last) to 10 (first). `high` is 9, `medium` 5, `low` 1.

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod error;
 pub mod failpoint;
 pub mod id;
+pub mod merge;
 pub mod page;
 pub mod probe;
 pub mod secret;

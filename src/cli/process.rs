@@ -239,6 +239,7 @@ fn environment() -> BTreeMap<String, String> {
 fn check(config: &Config, role: Role) -> Result<(), Failure> {
     config.check_role(role)?;
     config.check_exposure(role)?;
+    config.check_keys(role)?;
     Ok(())
 }
 

@@ -219,7 +219,10 @@ mod tests {
                 "[http]\nconcurrency = 3",
                 "unknown key `http.concurrency` in test.toml; did you mean `worker.concurrency`?",
             ),
-            ("[auth]\nxyzzy = 3", "unknown key `auth.xyzzy` in test.toml; keys of `auth` are mode"),
+            (
+                "[auth]\nxyzzy = 3",
+                "unknown key `auth.xyzzy` in test.toml; keys of `auth` are audience, client_header, issuer, jwt_keys, login_burst, login_every, mode, registration, token_ttl",
+            ),
             ("[queues.a]\ndepth = 3", "unknown key `queues.a.depth` in test.toml; write `queues.<name>.depth_limit`"),
             ("http = 3", "`http` in test.toml must be a section: write [http] and its keys below"),
         ];
@@ -247,7 +250,7 @@ mod tests {
             ("[jobs]\nlease = \"9s\"", "`jobs.lease` in test.toml is 9s, but must be at least three times"),
             ("[jobs]\nlease = \"15\"", "`jobs.lease` in test.toml is \"15\", but a time needs a unit, such as \"15s\""),
             ("[jobs]\nbulk_max = 10001", "must be a number from 1 to 10000"),
-            ("[auth]\nmode = \"closed\"", "is \"closed\", but must be \"loopback\" or \"open\""),
+            ("[auth]\nmode = \"closed\"", "is \"closed\", but must be \"loopback\" or \"open\" or \"required\""),
             ("[http", "test.toml is not TOML: TOML parse error at line 1"),
             ("[queues.\"A B\"]\ndepth_limit = 1", "is no queue name: it must be 1 to 64 characters"),
         ];
@@ -264,6 +267,28 @@ mod tests {
         assert!(load(&gone).unwrap_err().to_string().contains("config/gone.toml"));
         let odd = Sources { profile: Some("../x".to_owned()), ..Sources::default() };
         assert!(load(&odd).unwrap_err().to_string().contains("is not a name"));
+    }
+
+    #[test]
+    fn keys_of_tokens_are_read_and_never_told() {
+        let (one, two) = ("s3cr3t-".repeat(5), "other3-".repeat(5));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("b:{two},a:{one}\n")).unwrap();
+        let path = env(&[("APP__AUTH__JWT_KEYS_FILE", file.path().to_str().unwrap())]);
+        let c = load(&Sources { env: path, ..Sources::default() }).unwrap();
+        let kids: Vec<_> = c.auth.jwt_keys.iter().map(|key| key.kid.as_str()).collect();
+        assert_eq!((kids, c.auth.jwt_keys[1].secret.reveal()), (vec!["b", "a"], one.as_str()));
+        let shown = format!("{c:?} {}", crate::config::show::toml(&c).unwrap());
+        assert!(shown.contains("jwt_keys = [\"b:***\", \"a:***\"]") && !shown.contains("s3cr3t"), "{shown}");
+        for (bad, part) in [
+            ("s3cr3t".to_owned(), "must hold entries such as `NAME:SECRET`"),
+            ("a:s3cr3t".to_owned(), "an entry `a` whose secret is shorter than 32 bytes"),
+            (format!("s3cr3t key:{one}"), "whose name is not"),
+            (format!("a:{one},a:{two}"), "two entries `a`"),
+        ] {
+            let e = error_of_flag("auth.jwt_keys", &bad);
+            assert!(e.contains(part) && !e.contains("s3cr3t") && !e.contains("other3"), "{bad}: {e}");
+        }
     }
 
     #[test]

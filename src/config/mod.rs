@@ -5,6 +5,7 @@
 //! [`show`] prints the outcome without its secrets. Every fault is one sentence that names the layer, the key and what
 //! would be right, because it is read by someone whose server does not start.
 
+mod auth;
 mod keys;
 pub mod load;
 pub mod model;
@@ -14,6 +15,7 @@ pub mod settings;
 pub mod show;
 pub mod units;
 
+pub use auth::{Auth, AuthMode, JwtKey, Registration};
 pub use load::{Sources, load};
 pub use model::*;
 

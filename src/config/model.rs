@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::{show::mask_url, units};
+use super::{Auth, show::mask_url, units};
 use crate::base::id::QueueName;
 
 /// The whole configuration.
@@ -168,23 +168,6 @@ fn address_or_empty<S: serde::Serializer>(bind: &Option<SocketAddr>, s: S) -> Re
         Some(bind) => s.collect_str(bind),
         None => s.serialize_str(""),
     }
-}
-
-/// Who may call.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Auth {
-    /// The rule.
-    pub mode: AuthMode,
-}
-
-/// Who may call the HTTP API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMode {
-    /// Anyone on this host; listening on any other address is refused.
-    Loopback,
-    /// Anyone who reaches the address.
-    Open,
 }
 
 /// Logging.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Auth, AuthMode, Broker, Cache, Config, Http, Jobs, Log, LogFormat, LogRequests, Probe, Queue, QueueType, Scheduler,
-    Store, Sync, Worker, WorkerQueues, settings,
+    Auth, AuthMode, Broker, Cache, Config, Http, Jobs, JwtKey, Log, LogFormat, LogRequests, Probe, Queue, QueueType,
+    Registration, Scheduler, Store, Sync, Worker, WorkerQueues, settings,
     settings::Settings,
     units::{Size, format_duration, parse_duration},
 };
@@ -55,9 +55,7 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
                 text => Some(address("probe.bind", text)?),
             },
         },
-        auth: Auth {
-            mode: choice("auth.mode", &s.auth.mode, &[("loopback", AuthMode::Loopback), ("open", AuthMode::Open)])?,
-        },
+        auth: auth(&s.auth)?,
         log: log(&s.log)?,
         jobs: jobs(&s.jobs)?,
         queues: queues(&s.queues)?,
@@ -85,6 +83,44 @@ fn cache(s: &settings::Cache) -> Checked<Cache> {
         ttl: time("cache.ttl", &s.ttl, SECOND)?,
         max_entries: whole("cache.max_entries", s.max_entries, 1, i64::MAX)?,
         max_bytes,
+    })
+}
+
+fn auth(s: &settings::Auth) -> Checked<Auth> {
+    let modes = [("loopback", AuthMode::Loopback), ("open", AuthMode::Open), ("required", AuthMode::Required)];
+    let registrations = [("open", Registration::Open), ("admin", Registration::Admin)];
+    let jwt_keys: Vec<JwtKey> = s
+        .jwt_keys
+        .iter()
+        .map(|key| JwtKey::parse(key))
+        .collect::<Result<_, _>>()
+        .map_err(|e| fault("auth.jwt_keys", e))?;
+    for (n, key) in jwt_keys.iter().enumerate() {
+        if jwt_keys.iter().take(n).any(|earlier| earlier.kid == key.kid) {
+            return Err(fault(
+                "auth.jwt_keys",
+                format!("has two entries `{}`; give each key a name of its own", key.kid),
+            ));
+        }
+    }
+    let name = |key: &str, text: &str| match text.len() {
+        1..=200 => Ok(text.to_owned()),
+        _ => Err(fault(key, "must be a text of 1 to 200 bytes")),
+    };
+    let header = s.client_header.to_ascii_lowercase();
+    if !header.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err(fault("auth.client_header", format!("is \"{header}\", but must be a header's name or empty")));
+    }
+    Ok(Auth {
+        mode: choice("auth.mode", &s.mode, &modes)?,
+        issuer: name("auth.issuer", &s.issuer)?,
+        audience: name("auth.audience", &s.audience)?,
+        token_ttl: time("auth.token_ttl", &s.token_ttl, SECOND)?,
+        jwt_keys,
+        registration: choice("auth.registration", &s.registration, &registrations)?,
+        login_burst: whole("auth.login_burst", s.login_burst, 1, 1_000_000)?,
+        login_every: time("auth.login_every", &s.login_every, MS)?,
+        client_header: header,
     })
 }
 

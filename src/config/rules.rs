@@ -14,13 +14,31 @@ impl Config {
             (false, None) => return Ok(()),
         };
         // `::ffff:127.0.0.1` is loopback, too, which `Ipv6Addr::is_loopback` does not say.
-        if bind.ip().to_canonical().is_loopback() || self.auth.mode == AuthMode::Open {
+        if bind.ip().to_canonical().is_loopback() || self.auth.mode != AuthMode::Loopback {
             return Ok(());
         }
         Err(Error(format!(
             "`{key}` is {bind}, which other hosts can reach, but `auth.mode = \"loopback\"` lets anyone in who can \
-             reach it; listen on 127.0.0.1, or set `auth.mode = \"open\"` if a proxy or firewall decides who may call"
+             reach it; listen on 127.0.0.1, set `auth.mode = \"required\"`, or set `auth.mode = \"open\"` if a proxy or \
+             firewall decides who may call"
         )))
+    }
+
+    /// Refuses to make tokens that only one of several servers knows.
+    ///
+    /// # Errors
+    /// A sentence that says what to do.
+    pub fn check_keys(&self, role: Role) -> Result<(), Error> {
+        let alone = role == Role::All && has_scheme(&self.store.url, "sqlite");
+        if self.auth.mode != AuthMode::Required || !role.listens() || !self.auth.jwt_keys.is_empty() || alone {
+            return Ok(());
+        }
+        Err(Error(
+            "`auth.jwt_keys` is empty, so each server would sign tokens with a key of its own, which no other server knows; \
+             set it to the same `NAME:SECRET` for all, with a secret made by `openssl rand -base64 48` (from a file: \
+             APP__AUTH__JWT_KEYS_FILE)"
+                .to_owned(),
+        ))
     }
 
     /// Refuses backends that live inside one process for a role that shares its work with other processes.
@@ -73,7 +91,24 @@ mod tests {
         for bind in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
             let e = config(&[("http.bind", bind)]).check_exposure(Role::Serve).unwrap_err().to_string();
             assert!(e.contains("auth.mode = \"open\""), "{e}");
-            config(&[("http.bind", bind), ("auth.mode", "open")]).check_exposure(Role::Serve).unwrap();
+            for mode in ["open", "required"] {
+                config(&[("http.bind", bind), ("auth.mode", mode)]).check_exposure(Role::Serve).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn servers_that_share_tokens_need_a_key() {
+        let required = ("auth.mode", "required");
+        let fleet = ("store.url", "mongodb://h/app");
+        let key = format!("a:{}", "x".repeat(32));
+        config(&[required]).check_keys(Role::All).unwrap();
+        config(&[fleet]).check_keys(Role::Serve).unwrap();
+        config(&[required, fleet]).check_keys(Role::Worker).unwrap();
+        for role in [Role::Serve, Role::All] {
+            let e = config(&[required, fleet]).check_keys(role).unwrap_err().to_string();
+            assert!(e.starts_with("`auth.jwt_keys` is empty"), "{e}");
+            config(&[required, fleet, ("auth.jwt_keys", &key)]).check_keys(role).unwrap();
         }
     }
 

@@ -53,7 +53,17 @@ section!(Http {
 
 section!(Probe { bind: String });
 
-section!(Auth { mode: String });
+section!(Auth {
+    mode: String,
+    issuer: String,
+    audience: String,
+    token_ttl: String,
+    jwt_keys: Vec<String>,
+    registration: String,
+    login_burst: i64,
+    login_every: String,
+    client_header: String,
+});
 
 section!(Log { level: String, format: String, requests: String });
 

@@ -241,6 +241,23 @@ impl<T: FromStr<Err = String>> FromRequest for PathParam<T> {
     }
 }
 
+/// The first two parameters of the path, as [`PathParam`].
+pub(crate) struct PathPair<A, B>(pub A, pub B);
+
+impl<A: FromStr<Err = String>, B: FromStr<Err = String>> FromRequest for PathPair<A, B> {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let mut all = req.match_info().iter();
+        let mut next = || all.next().unwrap_or(("path", ""));
+        let ((first_name, first), (second_name, second)) = (next(), next());
+        let first = first.parse().map_err(|message| Problem::not_found(first_name, message));
+        let second = || second.parse().map_err(|message| Problem::not_found(second_name, message));
+        ready(first.and_then(|first| Ok(Self(first, second()?))))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     http::{
+        auth,
         extract::{ReadBody, RequestBody, parse},
         problem::Problem,
     },
@@ -28,8 +29,6 @@ const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 const NAME: &str = "Idempotency-Key";
 /// Longest key in characters.
 const LEN_MAX: usize = 255;
-/// Whose keys they are while nobody has to say who they are.
-const ANONYMOUS: &str = "anonymous";
 
 /// A JSON body, and the caller's key for this request if it sent one.
 pub(crate) struct Keyed<T> {
@@ -42,7 +41,10 @@ impl<T: RequestBody> FromRequest for Keyed<T> {
     type Future = ReadKeyed<T>;
 
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> ReadKeyed<T> {
-        let key = key_of(req.headers()).map(|key| key.map(|key| (key, started(req))));
+        let key = key_of(req.headers()).and_then(|key| match key {
+            Some(key) => Ok(Some((key, auth::caller(req)?.scope(), started(req)))),
+            None => Ok(None),
+        });
         ReadKeyed { body: ReadBody::start::<T>(req, payload), key: Some(key), of: PhantomData }
     }
 }
@@ -74,7 +76,7 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 /// Reads a body, parses it, and finishes the fingerprint if there is a key.
 pub(crate) struct ReadKeyed<T> {
     body: ReadBody,
-    key: Option<Result<Option<(String, Sha256)>, Problem>>,
+    key: Option<Result<Option<(String, String, Sha256)>, Problem>>,
     of: PhantomData<fn() -> T>,
 }
 
@@ -84,8 +86,8 @@ impl<T: RequestBody> Future for ReadKeyed<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let bytes = ready!(this.body.poll_body(cx))?;
-        let key = this.key.take().transpose()?.flatten().map(|(key, so_far)| Key {
-            scope: ANONYMOUS.to_owned(),
+        let key = this.key.take().transpose()?.flatten().map(|(key, scope, so_far)| Key {
+            scope,
             key,
             request: so_far.chain_update(&bytes).finalize().into(),
         });

@@ -19,8 +19,10 @@ use crate::{
     base::{clock::Clock, probe::Probe},
     items::Items,
     jobs::service::Jobs,
+    users::Users,
 };
 
+mod auth;
 mod context;
 mod endpoint;
 mod extract;
@@ -39,6 +41,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use auth::AuthRules;
 pub use context::RequestContext;
 pub use extract::{Json, PathParam, Query, RequestBody};
 pub use limits::HttpLimits;
@@ -78,6 +81,10 @@ pub struct HttpState {
     pub items: Arc<Items>,
     /// The job queue.
     pub jobs: Arc<Jobs>,
+    /// Users and keys.
+    pub users: Arc<Users>,
+    /// Who may call.
+    pub auth: AuthRules,
     /// The backends in use, for `/health`.
     pub probes: Vec<Arc<dyn Probe>>,
     /// Whether the process may take traffic, for `/health/ready`.

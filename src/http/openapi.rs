@@ -6,9 +6,15 @@
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use crate::http::{
-    problem::{FieldProblem, ProblemBody, ProblemType},
-    routes::{asynctasks, dead_letters, docs, health, items, jobs, kinds, metrics, queues, submit, workers},
+use crate::{
+    http::{
+        problem::{FieldProblem, ProblemBody, ProblemType},
+        routes::{
+            self, Row, api_keys, asynctasks, auth, contacts, dead_letters, docs, health, items, jobs, kinds, metrics,
+            queues, submit, users, workers,
+        },
+    },
+    users::Need,
 };
 
 /// Canonical paths and the older ones that are served by the same handlers.
@@ -43,6 +49,26 @@ const ALIASES: [(&str, &str); 1] = [("/api/v1/items", "/api/items")];
         dead_letters::discard,
         asynctasks::process,
         asynctasks::status,
+        auth::sign_up,
+        auth::login,
+        auth::me,
+        users::create,
+        users::list,
+        users::read,
+        users::patch,
+        users::remove,
+        users::change_password,
+        contacts::list_tokens,
+        contacts::add_token,
+        contacts::remove_token,
+        contacts::list_endpoints,
+        contacts::add_endpoint,
+        contacts::remove_endpoint,
+        contacts::rotate_endpoint,
+        contacts::enable_endpoint,
+        api_keys::create,
+        api_keys::list,
+        api_keys::revoke,
         health::about,
         health::health,
         health::liveness,
@@ -57,6 +83,8 @@ const ALIASES: [(&str, &str); 1] = [("/api/v1/items", "/api/items")];
         (name = "queues", description = "Where jobs wait"),
         (name = "workers", description = "Who runs jobs"),
         (name = "dead letters", description = "Jobs that failed for good"),
+        (name = "users", description = "People, and how they want to be told things"),
+        (name = "auth", description = "Proving who one is"),
         (name = "async", description = "Background processing at the older paths, in Celery's words"),
         (name = "service", description = "The service itself"),
     )
@@ -69,8 +97,14 @@ pub fn document() -> Value {
     // The derived type always serialises.
     let mut document = serde_json::to_value(Api::openapi()).unwrap_or_default();
     let schemas = document.pointer("/components/schemas").cloned().unwrap_or_default();
-    for_each_operation(&mut document, |path, operation| {
-        let derived = possible_problems(path, operation);
+    let needs = routes::needs();
+    for_each_operation(&mut document, |path, method, operation| {
+        let guarded = is_guarded(&needs, path, method);
+        if guarded {
+            let schemes = json!([{ "bearer": [] }, { "api_key": [] }]);
+            operation.insert("security".to_owned(), schemes);
+        }
+        let derived = possible_problems(path, guarded, operation);
         if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
             for problem in derived {
                 let description = json!({ "description": problem.title() });
@@ -81,25 +115,53 @@ pub fn document() -> Value {
         add_examples(operation, &schemas);
     });
     add_aliases(&mut document);
+    if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
+        components.insert("securitySchemes".to_owned(), security_schemes());
+    }
     document
 }
 
-fn for_each_operation(document: &mut Value, mut change: impl FnMut(&str, &mut Map<String, Value>)) {
+/// How callers say who they are, where that is asked (`auth.mode = "required"`).
+fn security_schemes() -> Value {
+    json!({
+        "bearer": {
+            "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+            "description": "A token of POST /api/v1/auth/login, or an API key. Asked if `auth.mode` is `required`.",
+        },
+        "api_key": {
+            "type": "apiKey", "in": "header", "name": "X-API-Key",
+            "description": "An API key. Asked if `auth.mode` is `required`.",
+        },
+    })
+}
+
+fn is_guarded(needs: &[Row], path: &str, method: &str) -> bool {
+    needs.iter().any(|row| {
+        row.path == path && row.method.as_str().eq_ignore_ascii_case(method) && matches!(row.need, Need::Of(_))
+    })
+}
+
+fn for_each_operation(document: &mut Value, mut change: impl FnMut(&str, &str, &mut Map<String, Value>)) {
     let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return };
     for (path, item) in paths {
-        for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
-            change(path, operation);
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            if let Some(operation) = operation.as_object_mut() {
+                change(path, method, operation);
+            }
         }
     }
 }
 
-fn possible_problems(path: &str, operation: &Map<String, Value>) -> Vec<ProblemType> {
+fn possible_problems(path: &str, guarded: bool, operation: &Map<String, Value>) -> Vec<ProblemType> {
     let has = |place: &str| {
         let parameters = operation.get("parameters").and_then(Value::as_array);
         parameters.is_some_and(|all| all.iter().any(|p| p.get("in").and_then(Value::as_str) == Some(place)))
     };
     let body = operation.contains_key("requestBody");
     let mut problems = Vec::new();
+    if guarded {
+        problems.extend([ProblemType::Unauthorized, ProblemType::Forbidden]);
+    }
     if body || has("query") {
         problems.push(ProblemType::InvalidRequest);
     }
@@ -128,7 +190,11 @@ fn complete_problems(responses: &mut Map<String, Value>, path: &str) {
         });
         let media = json!({ "schema": { "$ref": "#/components/schemas/Problem" }, "example": example });
         response.insert("content".to_owned(), json!({ "application/problem+json": media }));
-        if problem == ProblemType::Unavailable {
+        if problem == ProblemType::Unauthorized {
+            let challenge = json!({ "description": "How to say who you are", "schema": { "type": "string" } });
+            response.insert("headers".to_owned(), json!({ "WWW-Authenticate": challenge }));
+        }
+        if matches!(problem, ProblemType::Unavailable | ProblemType::TooManyRequests) {
             let seconds = json!({ "description": "Seconds to wait", "schema": { "type": "integer" } });
             response.insert("headers".to_owned(), json!({ "Retry-After": seconds }));
         }

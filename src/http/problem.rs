@@ -23,16 +23,25 @@ use crate::{
     http::request_id::RequestId,
     items::ItemError,
     jobs::error::JobsError,
+    users::{Refusal, UserError},
 };
 
 /// After how many seconds a client should try again when a backend is away and nothing better is known.
 const RETRY_AFTER_SECONDS: u64 = 1;
+/// How callers say who they are.
+const CHALLENGE: &str = "Bearer realm=\"app\"";
+/// The same, for those who said it wrong (RFC 6750, section 3.1).
+const CHALLENGE_AGAIN: &str = "Bearer realm=\"app\", error=\"invalid_token\"";
 
 /// The closed list of problem types; a type's slug is part of the contract and never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProblemType {
     /// The request is wrong; `errors` names the fields.
     InvalidRequest,
+    /// It is not known who asks.
+    Unauthorized,
+    /// Who asks may not.
+    Forbidden,
     /// Nothing is at this path, or nothing has this id.
     NotFound,
     /// Something is at this path, but not for this method.
@@ -43,6 +52,8 @@ pub enum ProblemType {
     PayloadTooLarge,
     /// The body is not `application/json`.
     UnsupportedMediaType,
+    /// Whoever asks does so too often.
+    TooManyRequests,
     /// A backend is away or load is shed.
     Unavailable,
     /// A defect or an environment fault.
@@ -53,6 +64,9 @@ impl From<Kind> for ProblemType {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::Invalid => Self::InvalidRequest,
+            Kind::Unauthorized => Self::Unauthorized,
+            Kind::Forbidden => Self::Forbidden,
+            Kind::TooMany => Self::TooManyRequests,
             Kind::NotFound => Self::NotFound,
             Kind::Conflict => Self::Conflict,
             Kind::TooLarge => Self::PayloadTooLarge,
@@ -64,13 +78,16 @@ impl From<Kind> for ProblemType {
 
 impl ProblemType {
     /// Every type.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Conflict,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
+        Self::TooManyRequests,
         Self::Unavailable,
         Self::Internal,
     ];
@@ -80,11 +97,14 @@ impl ProblemType {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -95,11 +115,14 @@ impl ProblemType {
     pub const fn uri(self) -> &'static str {
         match self {
             Self::InvalidRequest => "/problems/invalid_request",
+            Self::Unauthorized => "/problems/unauthorized",
+            Self::Forbidden => "/problems/forbidden",
             Self::NotFound => "/problems/not_found",
             Self::MethodNotAllowed => "/problems/method_not_allowed",
             Self::Conflict => "/problems/conflict",
             Self::PayloadTooLarge => "/problems/payload_too_large",
             Self::UnsupportedMediaType => "/problems/unsupported_media_type",
+            Self::TooManyRequests => "/problems/too_many_requests",
             Self::Unavailable => "/problems/unavailable",
             Self::Internal => "/problems/internal",
         }
@@ -110,11 +133,14 @@ impl ProblemType {
     pub const fn title(self) -> &'static str {
         match self {
             Self::InvalidRequest => "The request is invalid",
+            Self::Unauthorized => "It is not known who asks",
+            Self::Forbidden => "Not allowed",
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::Conflict => "The request conflicts with the present state",
             Self::PayloadTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The media type is not supported",
+            Self::TooManyRequests => "Too many requests",
             Self::Unavailable => "Temporarily unavailable",
             Self::Internal => "Internal error",
         }
@@ -133,6 +159,8 @@ struct Parts {
     allow: Option<String>,
     /// After how many seconds a client should try again, where that is known.
     retry_after: Option<u64>,
+    /// How the caller may say who it is.
+    challenge: Option<&'static str>,
     /// What really happened, for the log; never shown to the client.
     cause: Option<String>,
     request_id: Option<RequestId>,
@@ -142,8 +170,8 @@ impl Problem {
     /// A problem with a sentence about this occurrence.
     pub fn new(kind: impl Into<ProblemType>, detail: impl Into<String>) -> Self {
         let (kind, detail) = (kind.into(), detail.into());
-        let (allow, retry_after, cause, request_id) = (None, None, None, None);
-        Self(Box::new(Parts { kind, detail, errors: Vec::new(), allow, retry_after, cause, request_id }))
+        let (allow, retry_after, challenge, cause, request_id) = (None, None, None, None, None);
+        Self(Box::new(Parts { kind, detail, errors: Vec::new(), allow, retry_after, challenge, cause, request_id }))
     }
 
     /// 400 that names every field at fault.
@@ -248,7 +276,11 @@ impl Problem {
         if let Some(allow) = &self.0.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
-        if self.0.kind == ProblemType::Unavailable {
+        if self.0.kind == ProblemType::Unauthorized {
+            let challenge = HeaderValue::from_static(self.0.challenge.unwrap_or(CHALLENGE));
+            response.insert_header((header::WWW_AUTHENTICATE, challenge));
+        }
+        if matches!(self.0.kind, ProblemType::Unavailable | ProblemType::TooManyRequests) {
             response.insert_header((
                 header::RETRY_AFTER,
                 HeaderValue::from(self.0.retry_after.unwrap_or(RETRY_AFTER_SECONDS)),
@@ -312,6 +344,35 @@ impl From<JobsError> for Problem {
             }
             JobsError::Store(e) => e.into(),
             JobsError::Broker(e) => Self::hidden(e.kind(), e.to_string()),
+        }
+    }
+}
+
+impl From<UserError> for Problem {
+    fn from(error: UserError) -> Self {
+        let (kind, text) = (error.kind(), error.to_string());
+        match error {
+            UserError::Invalid(fields) => Self::invalid(fields),
+            UserError::NotFound(message) => Self::not_found("id", message),
+            UserError::EmailTaken => Self::new(kind, text.clone()).naming(vec![FieldError::new("email", text)]),
+            UserError::Contended | UserError::Full { .. } | UserError::Forbidden(_) | UserError::Busy => {
+                Self::new(kind, text)
+            }
+            UserError::Unauthorized(refusal) => {
+                let mut problem = Self::new(kind, text);
+                problem.0.challenge = Some(match refusal {
+                    Refusal::Missing | Refusal::Credentials => CHALLENGE,
+                    Refusal::Invalid | Refusal::Expired => CHALLENGE_AGAIN,
+                });
+                problem
+            }
+            UserError::TooMany { retry_after } => {
+                let mut problem = Self::new(kind, text);
+                problem.0.retry_after = Some(retry_after.as_secs().saturating_add(1));
+                problem
+            }
+            UserError::Store(e) => e.into(),
+            UserError::Internal(cause) => Self::hidden(kind, cause),
         }
     }
 }

@@ -4,11 +4,7 @@
 
 use std::fmt;
 
-use actix_web::{
-    HttpResponse,
-    http::StatusCode,
-    web::{Data, ServiceConfig},
-};
+use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, Unexpected, Visitor},
@@ -30,13 +26,15 @@ use crate::{
         job_body::PriorityDoc,
         problem::Problem,
         response::json,
+        routes::Routes,
     },
     jobs::{error::JobsError, model::Job, service::Submit, state::State},
+    users::Right,
 };
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
-    Endpoint::at("/api/async/process").post(process).register(cfg);
-    Endpoint::at("/api/async/status/{task_id}").get(status).register(cfg);
+pub(crate) fn register(routes: &mut Routes<'_>) {
+    Endpoint::at("/api/async/process").post(Right::JobsWrite, process).register(routes);
+    Endpoint::at("/api/async/status/{task_id}").get(Right::JobsRead, status).register(routes);
 }
 
 /// What runs.

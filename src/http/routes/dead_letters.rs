@@ -1,10 +1,6 @@
 //! `/api/v1/dead-letters`: failed jobs, and running them again or forgetting them in bulk.
 
-use actix_web::{
-    HttpResponse,
-    http::StatusCode,
-    web::{Data, ServiceConfig},
-};
+use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -22,6 +18,7 @@ use crate::{
         job_body::{JobBody, PriorityDoc},
         problem::Problem,
         response::{List, json},
+        routes::Routes,
     },
     jobs::{
         control::{DeadFilter, Replay},
@@ -29,12 +26,13 @@ use crate::{
         state::State,
         store::{JobEdit, JobFilter},
     },
+    users::Right,
 };
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
-    Endpoint::at("/api/v1/dead-letters").get(list).register(cfg);
-    Endpoint::at("/api/v1/dead-letters/replay").post(replay).register(cfg);
-    Endpoint::at("/api/v1/dead-letters/discard").post(discard).register(cfg);
+pub(crate) fn register(routes: &mut Routes<'_>) {
+    Endpoint::at("/api/v1/dead-letters").get(Right::JobsRead, list).register(routes);
+    Endpoint::at("/api/v1/dead-letters/replay").post(Right::QueuesControl, replay).register(routes);
+    Endpoint::at("/api/v1/dead-letters/discard").post(Right::QueuesControl, discard).register(routes);
 }
 
 /// Most ids in one filter.

@@ -8,7 +8,7 @@ use std::{
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header::{self, ContentEncoding, HeaderValue},
-    web::{Bytes, Data, ServiceConfig},
+    web::{Bytes, Data},
 };
 use utoipa_swagger_ui::Config;
 
@@ -18,20 +18,23 @@ use crate::{
         endpoint::Endpoint,
         openapi,
         problem::{Problem, ProblemType},
+        routes::Routes,
     },
+    users::Need,
 };
 
 pub(crate) struct Document(Bytes);
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
+pub(crate) fn register(routes: &mut Routes<'_>) {
     // `none` keeps the page from sending the document to a validator on the internet.
     let ui = Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true);
     // A JSON value always serialises.
     let document = serde_json::to_vec(&openapi::document()).unwrap_or_default();
-    cfg.app_data(Data::new(Document(document.into()))).app_data(Data::new(ui));
-    Endpoint::at("/openapi.json").get(read_document).register(cfg);
-    Endpoint::at("/docs").get(to_docs).register(cfg);
-    Endpoint::at("/docs/{file:.*}").get(read_docs).register(cfg);
+    routes.app_data(Data::new(Document(document.into())));
+    routes.app_data(Data::new(ui));
+    Endpoint::at("/openapi.json").get(Need::Open, read_document).register(routes);
+    Endpoint::at("/docs").get(Need::Open, to_docs).register(routes);
+    Endpoint::at("/docs/{file:.*}").get(Need::Open, read_docs).register(routes);
 }
 
 /// This document

@@ -13,7 +13,7 @@ use std::{
 use actix_web::{
     HttpResponse,
     http::{StatusCode, header},
-    web::{Data, ServiceConfig},
+    web::Data,
 };
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -21,17 +21,18 @@ use utoipa::ToSchema;
 
 use crate::{
     base::{clock::Timestamp, probe::Probe},
-    http::{HttpState, Surface, endpoint::Endpoint, problem::Problem, response::json},
+    http::{HttpState, Surface, endpoint::Endpoint, problem::Problem, response::json, routes::Routes},
+    users::Need,
 };
 
 /// How long one backend may take to prove that it works.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
-    Endpoint::at("/health").get(health).register(cfg);
-    Endpoint::at("/health/live").get(liveness).register(cfg);
-    Endpoint::at("/health/ready").get(readiness).register(cfg);
-    Endpoint::at("/").get(about).register(cfg);
+pub(crate) fn register(routes: &mut Routes<'_>) {
+    Endpoint::at("/health").get(Need::Open, health).register(routes);
+    Endpoint::at("/health/live").get(Need::Open, liveness).register(routes);
+    Endpoint::at("/health/ready").get(Need::Open, readiness).register(routes);
+    Endpoint::at("/").get(Need::Open, about).register(routes);
 }
 
 /// The service, its version and where to go from here.
@@ -47,12 +48,13 @@ pub(crate) struct About {
     links: BTreeMap<&'static str, &'static str>,
 }
 
-const LINKS: [(&str, &str); 10] = [
+const LINKS: [(&str, &str); 11] = [
     ("docs", "/docs"),
     ("openapi", "/openapi.json"),
     ("health", "/health"),
     ("metrics", "/metrics"),
     ("items", "/api/v1/items"),
+    ("users", "/api/v1/users"),
     ("jobs", "/api/v1/jobs"),
     ("queues", "/api/v1/queues"),
     ("workers", "/api/v1/workers"),

@@ -6,7 +6,7 @@
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header},
-    web::{Data, ServiceConfig},
+    web::Data,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,14 +21,21 @@ use crate::{
         extract::{Json, PathParam, Query, RequestBody, present},
         problem::Problem,
         response::{List, json},
+        routes::Routes,
     },
     items::{Item, ItemFilter, ItemPatch, NewItem},
+    users::Right,
 };
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
+pub(crate) fn register(routes: &mut Routes<'_>) {
     for (all, one) in [("/api/v1/items", "/api/v1/items/{id}"), ("/api/items", "/api/items/{id}")] {
-        Endpoint::at(all).get(list).post(create).register(cfg);
-        Endpoint::at(one).get(read).patch(patch).put(replace).delete(remove).register(cfg);
+        Endpoint::at(all).get(Right::ItemsRead, list).post(Right::ItemsWrite, create).register(routes);
+        Endpoint::at(one)
+            .get(Right::ItemsRead, read)
+            .patch(Right::ItemsWrite, patch)
+            .put(Right::ItemsWrite, replace)
+            .delete(Right::ItemsWrite, remove)
+            .register(routes);
     }
 }
 

@@ -2,11 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use actix_web::{
-    HttpResponse,
-    http::StatusCode,
-    web::{Data, ServiceConfig},
-};
+use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -23,15 +19,17 @@ use crate::{
         job_body::{JobBody, StateDoc},
         problem::Problem,
         response::{List, json},
+        routes::Routes,
         seconds::Seconds,
     },
     jobs::{state::State, store::JobFilter},
+    users::Right,
 };
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
-    Endpoint::at("/api/v1/jobs/{id}").get(read).register(cfg);
-    Endpoint::at("/api/v1/jobs/{id}/cancel").post(cancel).register(cfg);
-    Endpoint::at("/api/v1/jobs/{id}/retry").post(retry).register(cfg);
+pub(crate) fn register(routes: &mut Routes<'_>) {
+    Endpoint::at("/api/v1/jobs/{id}").get(Right::JobsRead, read).register(routes);
+    Endpoint::at("/api/v1/jobs/{id}/cancel").post(Right::JobsWrite, cancel).register(routes);
+    Endpoint::at("/api/v1/jobs/{id}/retry").post(Right::JobsWrite, retry).register(routes);
 }
 
 /// Longest wait for a job's end in one request, in seconds.

@@ -2,11 +2,7 @@
 
 use std::future::{Ready, ready};
 
-use actix_web::{
-    HttpResponse,
-    http::StatusCode,
-    web::{Data, ServiceConfig},
-};
+use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
@@ -18,12 +14,14 @@ use crate::{
         extract::Query,
         problem::Problem,
         response::{List, PageParams, json, page_by_name},
+        routes::Routes,
     },
     jobs::registry::Kind,
+    users::Right,
 };
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
-    Endpoint::at("/api/v1/kinds").get(list).register(cfg);
+pub(crate) fn register(routes: &mut Routes<'_>) {
+    Endpoint::at("/api/v1/kinds").get(Right::JobsRead, list).register(routes);
 }
 
 /// A kind of job and what holds for its jobs if they do not say otherwise.

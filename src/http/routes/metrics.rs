@@ -7,13 +7,16 @@ use std::future::{Ready, ready};
 use actix_web::{
     HttpResponse,
     http::header::{self, HeaderValue},
-    web::{Data, ServiceConfig},
+    web::Data,
 };
 
-use crate::http::{HttpState, endpoint::Endpoint};
+use crate::{
+    http::{HttpState, endpoint::Endpoint, routes::Routes},
+    users::Need,
+};
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
-    Endpoint::at("/metrics").get(read).register(cfg);
+pub(crate) fn register(routes: &mut Routes<'_>) {
+    Endpoint::at("/metrics").get(Need::Open, read).register(routes);
 }
 
 /// All metrics of this process in the Prometheus text format

@@ -1,10 +1,6 @@
 //! `/api/v1/queues`: what waits where, and holding, freeing and emptying queues.
 
-use actix_web::{
-    HttpResponse,
-    http::StatusCode,
-    web::{Data, ServiceConfig},
-};
+use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,16 +12,18 @@ use crate::{
         extract::{PathParam, Query},
         problem::Problem,
         response::{List, PageParams, json, page_by_name},
+        routes::Routes,
     },
     jobs::{control::QueueView, error::JobsError},
+    users::Right,
 };
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
-    Endpoint::at("/api/v1/queues").get(list).register(cfg);
-    Endpoint::at("/api/v1/queues/{name}").get(read).register(cfg);
-    Endpoint::at("/api/v1/queues/{name}/pause").post(pause).register(cfg);
-    Endpoint::at("/api/v1/queues/{name}/resume").post(resume).register(cfg);
-    Endpoint::at("/api/v1/queues/{name}/purge").post(purge).register(cfg);
+pub(crate) fn register(routes: &mut Routes<'_>) {
+    Endpoint::at("/api/v1/queues").get(Right::JobsRead, list).register(routes);
+    Endpoint::at("/api/v1/queues/{name}").get(Right::JobsRead, read).register(routes);
+    Endpoint::at("/api/v1/queues/{name}/pause").post(Right::QueuesControl, pause).register(routes);
+    Endpoint::at("/api/v1/queues/{name}/resume").post(Right::QueuesControl, resume).register(routes);
+    Endpoint::at("/api/v1/queues/{name}/purge").post(Right::QueuesControl, purge).register(routes);
 }
 
 /// A queue, its jobs by state, and its last full minute.

@@ -11,7 +11,7 @@ use actix_web::{
         StatusCode,
         header::{HeaderName, HeaderValue, LOCATION},
     },
-    web::{Data, ServiceConfig},
+    web::Data,
 };
 use serde::{
     Deserialize, Deserializer,
@@ -35,6 +35,7 @@ use crate::{
         job_body::{JobBody, PriorityDoc, StateDoc},
         problem::Problem,
         response::json_bytes,
+        routes::Routes,
         seconds::Seconds,
     },
     jobs::{
@@ -42,11 +43,12 @@ use crate::{
         model::Job,
         service::{Jobs, Submit},
     },
+    users::Right,
 };
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
-    Endpoint::at("/api/v1/jobs").post(submit).get(jobs::list).register(cfg);
-    Endpoint::at("/api/v1/jobs/bulk").post(submit_bulk).register(cfg);
+pub(crate) fn register(routes: &mut Routes<'_>) {
+    Endpoint::at("/api/v1/jobs").post(Right::JobsWrite, submit).get(Right::JobsRead, jobs::list).register(routes);
+    Endpoint::at("/api/v1/jobs/bulk").post(Right::JobsWrite, submit_bulk).register(routes);
 }
 
 /// No configuration allows more jobs in one request: beyond this, reading on would only fill the memory.

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::{
-    HttpResponse,
-    http::StatusCode,
-    web::{Data, ServiceConfig},
-};
+use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -21,16 +17,18 @@ use crate::{
         extract::Query,
         problem::Problem,
         response::{List, PageParams, json, page_by_name},
+        routes::Routes,
     },
     jobs::{
         control::Pong,
         store::{ActiveJob, WorkerReport},
     },
+    users::Right,
 };
 
-pub(crate) fn register(cfg: &mut ServiceConfig) {
-    Endpoint::at("/api/v1/workers").get(list).register(cfg);
-    Endpoint::at("/api/v1/workers/ping").post(ping).register(cfg);
+pub(crate) fn register(routes: &mut Routes<'_>) {
+    Endpoint::at("/api/v1/workers").get(Right::JobsRead, list).register(routes);
+    Endpoint::at("/api/v1/workers/ping").post(Right::QueuesControl, ping).register(routes);
 }
 
 /// How long workers have to answer a ping.

@@ -14,7 +14,10 @@ use std::{
 
 use actix_web::{
     dev::Service,
-    http::{Method, header::HeaderMap},
+    http::{
+        Method,
+        header::{self, HeaderMap},
+    },
     test::{TestRequest, init_service, read_body},
 };
 use async_trait::async_trait;
@@ -32,10 +35,11 @@ use crate::{
     },
     config,
     events::{Bell, Event},
-    http::{HttpLimits, HttpState, RequestLog, app},
+    http::{AuthRules, HttpLimits, HttpState, RequestLog, app},
     items::{Item, ItemFilter, ItemStore, Items},
 };
 
+mod auth;
 mod control;
 mod dead_letters;
 mod docs;
@@ -44,6 +48,7 @@ mod jobs;
 mod server;
 mod shared;
 mod tasks;
+mod users;
 
 /// An item store in memory that can be told to be away, or to let another writer come first.
 #[derive(Default)]
@@ -156,6 +161,11 @@ pub(super) fn state_over(store: Arc<FakeStore>, backing: &Backing) -> HttpState 
         surface: crate::http::Surface::Api,
         items: Arc::new(Items::new(store, Arc::clone(&backing.app.jobs) as Arc<dyn Bell>, clock.clone())),
         jobs: Arc::clone(&backing.app.jobs),
+        users: Arc::clone(&backing.app.users),
+        auth: AuthRules {
+            required: backing.app.config.auth.mode == config::AuthMode::Required,
+            client_header: Some(header::HeaderName::from_static("x-real-ip")),
+        },
         probes: Vec::new(),
         ready: Arc::new(AtomicBool::new(true)),
         version: "1.2.3",
