@@ -242,7 +242,7 @@ impl<T: FromStr<Err = String>> FromRequest for PathParam<T> {
 }
 
 /// The first two parameters of the path, as [`PathParam`].
-pub struct PathPair<A, B>(pub A, pub B);
+pub(crate) struct PathPair<A, B>(pub A, pub B);
 
 impl<A: FromStr<Err = String>, B: FromStr<Err = String>> FromRequest for PathPair<A, B> {
     type Error = Problem;

@@ -9,7 +9,7 @@ use reqwest::Url;
 /// Most characters of an e-mail address.
 pub const EMAIL_MAX: usize = 254;
 /// Most characters of an e-mail address before its `@`.
-pub const EMAIL_LOCAL_MAX: usize = 64;
+const EMAIL_LOCAL_MAX: usize = 64;
 /// Most characters of a name or label.
 pub const NAME_MAX: usize = 200;
 /// Most characters of a language tag.

@@ -12,7 +12,7 @@ use super::{access::Scope, check, error::UserError};
 use crate::base::{clock::Timestamp, error::FieldError, id::KeyId, secret::Secret};
 
 /// Begins every key, so that people and scanners know one when they see it.
-pub const PREFIX: &str = "app_";
+pub(super) const PREFIX: &str = "app_";
 /// Random bytes of a key.
 const SECRET_BYTES: usize = 32;
 /// Characters of the id in a key.

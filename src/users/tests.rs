@@ -79,7 +79,7 @@ async fn a_user_and_the_news_of_it_are_one() {
     let filter = JobFilter { kind: Some("event".parse().unwrap()), ..JobFilter::default() };
     let events = t.app.stores.jobs.list(&filter, ALL).await.unwrap().data;
     assert_eq!(events.len(), 1, "none for the one that was refused");
-    let event: serde_json::Value = serde_json::from_str(events[0].payload.get()).unwrap();
+    let event: serde_json::Value = serde_json::from_str(events[0].spec.payload.get()).unwrap();
     let told = (&event["name"], &event["subject"], &event["data"]["email"], &event["correlation_id"]);
     let id = user.id.to_string();
     assert_eq!(told, (&"user.registered".into(), &id.into(), &"ada@example.com".into(), &"r1".into()));

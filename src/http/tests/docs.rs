@@ -23,7 +23,10 @@ async fn every_documented_operation_is_served() {
     let t = Under::new().await;
     for (method, path, _) in operations(&document()) {
         let id = "0192f0c1-2345-7abc-8def-0123456789ab";
-        let uri = path.replace("{id}", id).replace("{task_id}", id).replace("{name}", "default");
+        let uri = ["{id}", "{task_id}", "{token_id}", "{endpoint_id}"]
+            .iter()
+            .fold(path.clone(), |p, part| p.replace(part, id));
+        let uri = uri.replace("{name}", "default");
         let request = TestRequest::default().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(&uri);
         let answer = t.send(request).await;
         assert_ne!(answer.status, 405, "{method} {path}");
@@ -51,7 +54,7 @@ fn every_operation_has_an_id_of_its_own_a_summary_and_examples() {
             }
         }
     }
-    assert!(ids.len() >= 37, "{ids:?}");
+    assert!(ids.len() >= 57, "{ids:?}");
 }
 
 #[test]
@@ -63,18 +66,21 @@ fn problems_follow_from_the_shape_of_the_operation() {
         statuses.sort();
         statuses
     };
-    assert_eq!(statuses("post", "/api/v1/items"), ["201", "400", "413", "415", "500", "503"]);
-    assert_eq!(statuses("get", "/api/v1/items"), ["200", "400", "500", "503"]);
-    assert_eq!(statuses("get", "/api/items/{id}"), ["200", "404", "500", "503"]);
-    assert_eq!(statuses("put", "/api/items/{id}"), ["200", "400", "404", "409", "413", "415", "500", "503"]);
-    assert_eq!(statuses("delete", "/api/items/{id}"), ["204", "404", "500", "503"]);
-    let submit = ["202", "400", "409", "413", "415", "500", "503"];
+    assert_eq!(statuses("post", "/api/v1/items"), ["201", "400", "401", "403", "413", "415", "500", "503"]);
+    assert_eq!(statuses("get", "/api/v1/items"), ["200", "400", "401", "403", "500", "503"]);
+    assert_eq!(statuses("get", "/api/items/{id}"), ["200", "401", "403", "404", "500", "503"]);
+    assert_eq!(
+        statuses("put", "/api/items/{id}"),
+        ["200", "400", "401", "403", "404", "409", "413", "415", "500", "503"]
+    );
+    assert_eq!(statuses("delete", "/api/items/{id}"), ["204", "401", "403", "404", "500", "503"]);
+    let submit = ["202", "400", "401", "403", "409", "413", "415", "500", "503"];
     for path in ["/api/v1/jobs", "/api/v1/jobs/bulk", "/api/async/process"] {
         assert_eq!(statuses("post", path), submit, "{path}");
     }
-    assert_eq!(statuses("get", "/api/v1/jobs/{id}"), ["200", "400", "404", "500", "503"]);
-    assert_eq!(statuses("post", "/api/v1/jobs/{id}/cancel"), ["200", "202", "404", "409", "500", "503"]);
-    assert_eq!(statuses("post", "/api/v1/queues/{name}/purge"), ["200", "404", "500", "503"]);
+    assert_eq!(statuses("get", "/api/v1/jobs/{id}"), ["200", "400", "401", "403", "404", "500", "503"]);
+    assert_eq!(statuses("post", "/api/v1/jobs/{id}/cancel"), ["200", "202", "401", "403", "404", "409", "500", "503"]);
+    assert_eq!(statuses("post", "/api/v1/queues/{name}/purge"), ["200", "401", "403", "404", "500", "503"]);
     assert_eq!(statuses("get", "/health"), ["200", "503"]);
     let media = &document["paths"]["/api/v1/items"]["post"]["responses"]["400"]["content"]["application/problem+json"];
     assert_eq!(media["schema"]["$ref"], "#/components/schemas/Problem");
