@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Error,
-    post::{Doorbell, Post, Served},
+    post::{Doorbell, Post},
 };
 use crate::{
     base::{backoff::Backoff, clock::Clock, id::QueueName, probe::Probe},
@@ -12,6 +12,7 @@ use crate::{
     cache::{self, Cache, Through},
     config::{self, Config},
     events::Bell,
+    http::PostRooms,
     items::{Items, service::CACHED_SHAPE},
     jobs::{
         registry::{Defaults, Registry},
@@ -46,7 +47,7 @@ pub struct App {
     /// Users and keys.
     pub users: Arc<Users>,
     /// Notifications, and what belongs to them.
-    pub post: Served,
+    pub post: PostRooms,
     /// The kinds.
     pub registry: Arc<Registry>,
     /// What `/health` asks.

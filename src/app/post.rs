@@ -16,6 +16,7 @@ use crate::{
     cache::{self, Cache, Rate, Through},
     config::Config,
     events::{Bell, Event},
+    http::PostRooms,
     jobs::{registry::Registry, service::Jobs},
     notifications::{
         breaker::Breakers,
@@ -59,15 +60,6 @@ pub(super) struct Post {
     judge: Judge,
     rules: Rules,
     sender: Sender,
-}
-
-/// Notifications, and what belongs to them.
-#[derive(Clone)]
-pub struct Served {
-    /// Sending and looking.
-    pub notifications: Arc<Notifications>,
-    /// What is sent when something happens.
-    pub rules: Rules,
 }
 
 impl Post {
@@ -116,10 +108,10 @@ impl Post {
         registry.add(Follower::new(self.rules.clone(), self.sender.service()))
     }
 
-    pub(super) fn serve(self, jobs: &Arc<Jobs>) -> Served {
+    pub(super) fn serve(self, jobs: &Arc<Jobs>) -> PostRooms {
         let notifications = Arc::new(Notifications::new(Arc::clone(jobs), self.judge));
         self.sender.serve(&notifications);
-        Served { notifications, rules: self.rules }
+        PostRooms { notifications, rules: self.rules }
     }
 }
 

@@ -148,6 +148,7 @@ fn serve(
         items: Arc::clone(&app.items),
         jobs: Arc::clone(&app.jobs),
         users: Arc::clone(&app.users),
+        post: app.post.clone(),
         auth: auth_rules(c)?,
         probes: app.probes.clone(),
         ready,

@@ -48,6 +48,10 @@ uuid_id! {
     ItemId
 }
 uuid_id! {
+    /// Names one record: a rule, a suppression, a message in the sink.
+    RecordId
+}
+uuid_id! {
     /// Names one worker process: new at each start, so that a restarted worker is never mistaken for the one that died.
     WorkerId
 }

@@ -19,6 +19,7 @@ use crate::{
     base::{clock::Clock, probe::Probe},
     items::Items,
     jobs::service::Jobs,
+    notifications::{rules::Rules, service::Notifications},
     users::Users,
 };
 
@@ -30,6 +31,7 @@ mod idempotency;
 mod job_body;
 mod limits;
 mod middleware;
+mod notification_body;
 mod openapi;
 mod problem;
 mod query;
@@ -75,6 +77,15 @@ pub enum Surface {
     Probes,
 }
 
+/// Notifications, and what belongs to them.
+#[derive(Clone)]
+pub struct PostRooms {
+    /// Sending and looking.
+    pub notifications: Arc<Notifications>,
+    /// What is sent when something happens.
+    pub rules: Rules,
+}
+
 /// Everything the routes need: services, and what they tell about the process.
 pub struct HttpState {
     /// The items service.
@@ -83,6 +94,8 @@ pub struct HttpState {
     pub jobs: Arc<Jobs>,
     /// Users and keys.
     pub users: Arc<Users>,
+    /// Notifications, and what belongs to them.
+    pub post: PostRooms,
     /// Who may call.
     pub auth: AuthRules,
     /// The backends in use, for `/health`.

@@ -23,6 +23,7 @@ use crate::{
     http::request_id::RequestId,
     items::ItemError,
     jobs::error::JobsError,
+    notifications::error::NotificationError,
     users::{Refusal, UserError},
 };
 
@@ -373,6 +374,20 @@ impl From<UserError> for Problem {
             }
             UserError::Store(e) => e.into(),
             UserError::Internal(cause) => Self::hidden(kind, cause),
+        }
+    }
+}
+
+impl From<NotificationError> for Problem {
+    fn from(error: NotificationError) -> Self {
+        let (kind, text) = (error.kind(), error.to_string());
+        match error {
+            NotificationError::Invalid(fields) => Self::invalid(fields),
+            NotificationError::NotFound(message) => Self::not_found("id", message),
+            NotificationError::Conflict(_) => Self::new(kind, text),
+            NotificationError::Jobs(e) => e.into(),
+            NotificationError::Users(e) => e.into(),
+            NotificationError::Store(e) => e.into(),
         }
     }
 }

@@ -50,6 +50,13 @@ pub(crate) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> HttpResponse {
     HttpResponse::build(status).insert_header(content_type).body(bytes)
 }
 
+impl Meta {
+    /// A list that is shown as a whole, of `limit` entries at most.
+    pub(crate) fn whole(limit: usize) -> Self {
+        Self { limit, next_cursor: None, has_next: false }
+    }
+}
+
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct List<T> {

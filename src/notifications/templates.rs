@@ -244,6 +244,21 @@ impl Templates {
         Ok(template)
     }
 
+    /// One version, with its time.
+    ///
+    /// # Errors
+    /// If there is none, or the store fails.
+    pub async fn saved_version(&self, frozen: &Frozen) -> Result<Saved, NotificationError> {
+        let name = version_name(&frozen.code, &frozen.locale, frozen.version);
+        match self.store.find(Shelf::Templates, &name).await? {
+            Some(record) => saved(record),
+            None => {
+                let template = self.version(frozen).await?.as_ref().clone();
+                Ok(Saved { template, created_at: Timestamp::default() })
+            }
+        }
+    }
+
     /// One page of the latest versions, the newest template first; those of one code only, if it is named.
     ///
     /// # Errors

@@ -15,8 +15,12 @@ pub(crate) mod items;
 pub(crate) mod jobs;
 pub(crate) mod kinds;
 pub(crate) mod metrics;
+pub(crate) mod notifications;
+pub(crate) mod post;
 pub(crate) mod queues;
+pub(crate) mod rules;
 pub(crate) mod submit;
+pub(crate) mod templates;
 pub(crate) mod users;
 pub(crate) mod workers;
 
@@ -102,4 +106,8 @@ fn api(routes: &mut Routes<'_>) {
     users::register(routes);
     contacts::register(routes);
     api_keys::register(routes);
+    notifications::register(routes);
+    templates::register(routes);
+    rules::register(routes);
+    post::register(routes);
 }

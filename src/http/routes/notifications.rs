@@ -1,10 +1,6 @@
 //! `/api/v1/notifications`: send, look, understand, cancel, replay.
 
-use actix_web::{
-    HttpResponse,
-    http::StatusCode,
-    web::Data,
-};
+use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -97,14 +93,17 @@ impl SendBody {
                 all.into_iter().enumerate().map(|(i, to)| (to, format!("recipients[{i}]"))).collect()
             }
             (None, None, Channel::Console) => one(To::Console(true)),
-            (None, None, _) => return Err(Problem::invalid_field("user_id", "is required, or `recipients` in its place")),
+            (None, None, _) => {
+                return Err(Problem::invalid_field("user_id", "is required, or `recipients` in its place"));
+            }
             (Some(_), Some(_), _) => {
                 return Err(Problem::invalid_field("recipients", "cannot be given together with user_id"));
             }
         };
         // Whoever may not send to anybody may send to themselves.
         if !caller.may(Right::NotificationsWrite)
-            && let Some((_, field)) = to.iter().find(|(to, _)| !matches!(to, To::User(id) if caller.user() == Some(*id)))
+            && let Some((_, field)) =
+                to.iter().find(|(to, _)| !matches!(to, To::User(id) if caller.user() == Some(*id)))
         {
             demand(caller, Right::NotificationsWrite, &format!("send to others than themselves ({field})"))?;
         }
@@ -276,7 +275,10 @@ pub(crate) async fn list(
         false => match (caller.user(), query.user_id) {
             (Some(own), None) => Some(own),
             (Some(own), Some(asked)) if own == asked => Some(own),
-            _ => return demand(&caller, Right::NotificationsRead, "list the notifications of others").and(json(StatusCode::OK, &())),
+            _ => {
+                return demand(&caller, Right::NotificationsRead, "list the notifications of others")
+                    .and(json(StatusCode::OK, &()));
+            }
         },
     };
     let filter = Filter {

@@ -162,6 +162,7 @@ pub(super) fn state_over(store: Arc<FakeStore>, backing: &Backing) -> HttpState 
         items: Arc::new(Items::new(store, Arc::clone(&backing.app.jobs) as Arc<dyn Bell>, clock.clone())),
         jobs: Arc::clone(&backing.app.jobs),
         users: Arc::clone(&backing.app.users),
+        post: backing.app.post.clone(),
         auth: AuthRules {
             required: backing.app.config.auth.mode == config::AuthMode::Required,
             client_header: Some(header::HeaderName::from_static("x-real-ip")),
