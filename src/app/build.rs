@@ -197,6 +197,7 @@ impl App {
         let deps = scheduler::Deps {
             store: Arc::clone(&self.stores.jobs),
             fleet: Arc::clone(&self.stores.fleet),
+            records: Arc::clone(&self.stores.records),
             broker: Arc::clone(&self.broker),
             jobs: Arc::clone(&self.jobs),
             clock: self.clock.clone(),

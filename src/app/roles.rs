@@ -242,6 +242,11 @@ pub async fn create_admin(
     password: Secret,
 ) -> Result<AdminMade, Error> {
     let app = build(config, Clock::system())?;
+    match app.stores.probe.inspect().await {
+        Ok(_warnings) => {}
+        Err(Unfit::Refused(e)) => return Err(Error::Config(e)),
+        Err(Unfit::Unavailable(e)) => return Err(Error::Failed(e)),
+    }
     app.users.create_admin(email, name, password).await.map_err(|e| Error::Failed(e.to_string()))
 }
 

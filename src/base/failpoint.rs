@@ -15,6 +15,7 @@ pub const NAMES: &[&str] = &[
     "scheduler.expired.after_move",
     "scheduler.lost.after_publish",
     "scheduler.retention.after_delete",
+    "items.after_insert",
 ];
 
 /// Passes the failpoint `name`: dies here if the environment says so (test builds only).

@@ -5,13 +5,13 @@ use std::{future::Future, time::Duration};
 use clap::Args;
 use reqwest::{
     Method, StatusCode, Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::exit::{FAILED, Failure, REFUSED, SERVER, UNREACHABLE, USAGE};
-use crate::config::show::mask_url;
+use crate::{base::secret::Secret, config::show::mask_url};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8000";
 /// Longest page that a server gives unless it is configured otherwise.
@@ -26,6 +26,14 @@ pub(super) struct ServerArgs {
     /// Print the API's JSON instead of a table
     #[arg(long, global = true)]
     pub(super) json: bool,
+    /// A token or API key, for servers that ask who one is; others on this host can see flags, so better use the variable
+    #[arg(long, global = true, env = "APP_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = secret)]
+    token: Option<Secret>,
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the parser of a flag may fail; this one hides what it was given")]
+fn secret(text: &str) -> Result<Secret, String> {
+    Ok(Secret::new(text))
 }
 
 /// A connection to one server.
@@ -78,6 +86,12 @@ impl Client {
         if base.scheme() == "http" {
             // Looking for root certificates fails in an image that has none, and nothing here needs them.
             builder = builder.tls_certs_only([]);
+        }
+        if let Some(token) = server.token.as_ref().filter(|token| !token.is_empty()) {
+            let wrong = |_| Failure::new(USAGE, "the token (--token, APP_TOKEN) is not plain ASCII");
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal())).map_err(wrong)?;
+            value.set_sensitive(true);
+            builder = builder.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value)]));
         }
         let http = builder.build().map_err(|e| {
             Failure::new(FAILED, format!("cannot make an HTTP client for {}: {}", mask_url(url), root_cause(&e)))
@@ -220,7 +234,7 @@ mod tests {
     use super::*;
 
     fn client(url: &str) -> Result<Client, Failure> {
-        Client::new(&ServerArgs { url: url.to_owned(), json: false })
+        Client::new(&ServerArgs { url: url.to_owned(), json: false, token: None })
     }
 
     #[test]
@@ -233,6 +247,14 @@ mod tests {
         for bad in ["nonsense", "ftp://h", "mailto:x@y", "http://"] {
             assert_eq!(client(bad).err().map(|f| f.code), Some(USAGE), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_token_is_sent_and_never_shown() {
+        let server = |token: &str| ServerArgs { url: String::new(), json: false, token: Some(secret(token).unwrap()) };
+        assert!(Client::new(&server("")).is_ok() && !format!("{:?}", server("hunter2")).contains("hunter2"));
+        let f = Client::new(&server("hunter2\n")).err().unwrap();
+        assert!(f.code == USAGE && !f.message.contains("hunter2"), "{}", f.message);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod jobs;
 mod print;
 mod process;
 mod queues;
+mod users;
 mod vapid;
 mod wait;
 
@@ -119,6 +120,13 @@ enum Command {
         #[command(flatten)]
         backends: process::BackendArgs,
     },
+    /// Make administrators, directly in the store
+    Users {
+        #[command(flatten)]
+        backends: process::BackendArgs,
+        #[command(subcommand)]
+        command: users::UsersCommand,
+    },
     /// Ask a server whether it may take traffic; needs no configuration and exits with 0 or 1, for container checks
     Health {
         #[command(flatten)]
@@ -157,6 +165,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Migrate { backends } => process::run_migrate(&global, &[&backends]),
         Command::Doctor { backends } => process::run_doctor(&global, &[&backends]),
+        Command::Users { backends, command } => users::run(command, &global, &[&backends]),
         Command::Jobs { server, command } => client::block_on(jobs::run(&server, command))?,
         Command::Queues { server, command } => client::block_on(queues::run(&server, command))?,
         Command::Dead { server, command } => client::block_on(dead::run(&server, command))?,
@@ -205,6 +214,8 @@ mod tests {
             "config --port 80 show",
             "health --url http://127.0.0.1:1",
             "vapid generate --json",
+            "health --url http://127.0.0.1:1 --token t",
+            "users create-admin --email a@example.com --name A --password-file f --store-url sqlite://x",
             "completions bash",
         ] {
             Cli::try_parse_from(std::iter::once("app").chain(line.split(' ')))

@@ -212,7 +212,7 @@ pub(super) fn run_config(
     }
 }
 
-fn load(global: &GlobalArgs, flags: &[&dyn Overrides], port: Option<u16>) -> Result<Config, Failure> {
+pub(super) fn load(global: &GlobalArgs, flags: &[&dyn Overrides], port: Option<u16>) -> Result<Config, Failure> {
     let given = flags.iter().flat_map(|f| f.given()).chain(global.given());
     let mut config = config::load(&Sources {
         // An empty APP_PROFILE is what a compose file passes for a variable that is not set.
@@ -243,7 +243,7 @@ fn check(config: &Config, role: Role) -> Result<(), Failure> {
     Ok(())
 }
 
-fn block_on(config: &Config, future: impl Future<Output = Result<(), app::Error>>) -> Result<(), Failure> {
+pub(super) fn block_on(config: &Config, future: impl Future<Output = Result<(), app::Error>>) -> Result<(), Failure> {
     logs::init(&config.log).map_err(|e| Failure::new(CONFIG, e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -49,6 +49,9 @@ impl<T: RequestBody> FromRequest for Keyed<T> {
     }
 }
 
+/// A key, whose it is, and the fingerprint of what came before the body.
+type Started = (String, String, Sha256);
+
 /// The fingerprint of everything but the body.
 fn started(req: &HttpRequest) -> Sha256 {
     // A method holds no NUL and a path none either, so the parts cannot run into each other.
@@ -76,7 +79,7 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 /// Reads a body, parses it, and finishes the fingerprint if there is a key.
 pub(crate) struct ReadKeyed<T> {
     body: ReadBody,
-    key: Option<Result<Option<(String, String, Sha256)>, Problem>>,
+    key: Option<Result<Option<Started>, Problem>>,
     of: PhantomData<fn() -> T>,
 }
 

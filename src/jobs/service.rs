@@ -224,13 +224,9 @@ impl Jobs {
     ) -> Result<Submitted, JobsError> {
         let now = self.clock.now();
         if let Some(k) = &key
-            && let Some((request, answer)) = self.store.recall(&k.scope, &k.key, now).await?
+            && let Some(before) = self.recall(k).await?
         {
-            return if request == k.request {
-                Ok(Submitted { answer, replayed: true })
-            } else {
-                Err(key_reused(&k.key))
-            };
+            return Ok(before);
         }
         let jobs = self.build(asked, origin, now)?;
         let places = self.admit(&jobs).await?;
@@ -264,6 +260,18 @@ impl Jobs {
             tracing::info!(%job, count, request_id, "job accepted");
         }
         Ok(Submitted { answer, replayed: false })
+    }
+
+    /// What was answered under this key before; none if it is new.
+    ///
+    /// # Errors
+    /// If the key was used for another request, or the store fails.
+    pub async fn recall(&self, key: &Key) -> Result<Option<Submitted>, JobsError> {
+        match self.store.recall(&key.scope, &key.key, self.clock.now()).await? {
+            Some((request, answer)) if request == key.request => Ok(Some(Submitted { answer, replayed: true })),
+            Some(_) => Err(key_reused(&key.key)),
+            None => Ok(None),
+        }
     }
 
     /// Reads one job.

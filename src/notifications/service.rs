@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     error::NotificationError,
     judge::{Case, Judge, Judged},
-    model::{Channel, Frozen, KIND_PREFIX, Notification, Payload, Status, TAG, To, channel_of, check_name, kind_of},
+    model::{Channel, Frozen, KIND_PREFIX, Notification, Payload, Status, TAG, To, check_name, kind_of},
     rules::{self, Kept},
     templates::Saved,
 };
@@ -108,6 +108,12 @@ impl Notifications {
         key: Option<Key>,
         render: impl FnOnce(&[Job]) -> Vec<u8> + std::marker::Send,
     ) -> Result<Submitted, NotificationError> {
+        // First of all: what was accepted once is answered again, even if it could not be accepted now.
+        if let Some(key) = &key
+            && let Some(before) = self.jobs.recall(key).await?
+        {
+            return Ok(before);
+        }
         let payloads = self.payloads(send).await?;
         let asked = payloads.into_iter().map(|p| submit(send, p)).collect::<Result<Vec<_>, _>>()?;
         self.jobs.submit(asked, origin, key, render).await.map_err(told)
@@ -442,10 +448,4 @@ fn told(e: JobsError) -> NotificationError {
         ),
         other => other.into(),
     }
-}
-
-/// Whether jobs of this kind are notifications or what makes them: not to be submitted by hand.
-#[must_use]
-pub fn is_internal(kind: &str) -> bool {
-    kind == crate::events::KIND || kind.starts_with(KIND_PREFIX) && channel_of(kind).is_some()
 }

@@ -14,6 +14,7 @@ use crate::{
         service::Jobs,
         store::{FleetStore, JobStore},
     },
+    records::RecordStore,
     telemetry::metrics as names,
 };
 
@@ -30,6 +31,8 @@ pub struct Deps {
     pub store: Arc<dyn JobStore>,
     /// Queues and workers.
     pub fleet: Arc<dyn FleetStore>,
+    /// Records that expire.
+    pub records: Arc<dyn RecordStore>,
     /// Depths.
     pub broker: Arc<dyn Broker>,
     /// Wakes jobs.

@@ -26,5 +26,6 @@ mod model;
 mod nginx;
 mod startup;
 mod support;
+mod users;
 mod walk;
 mod worker;

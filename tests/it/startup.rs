@@ -284,7 +284,8 @@ async fn every_log_line_is_json_and_follows_a_job() {
         let n = lines.iter().filter(|l| l["message"] == message && holds(l)).count();
         assert_eq!(n, 1, "`{message}`:\n{log}");
     };
-    for message in ["database migrated", "serving http", "ready", "worker started", "worker stopped", "stopped"] {
+    assert!(lines.iter().any(|l| l["message"] == "database migrated"), "{log}");
+    for message in ["serving http", "ready", "worker started", "worker stopped", "stopped"] {
         said(message, &|_| true);
     }
     for (id, request_id) in [(&good, "req-good"), (&bad, "req-bad")] {

@@ -143,6 +143,8 @@ async fn dies_and_recovers_at(name: &'static str) {
         while !process.was_killed() && Instant::now() < deadline {
             if name.starts_with("scheduler.retention") {
                 wait_until("it is reached or not", async || process.was_killed() || Instant::now() >= deadline).await;
+            } else if name.starts_with("items.") {
+                drop(process.post("/api/v1/items", &json!({"name": "x"})).await);
             } else {
                 ledger.submit_mix(&process).await;
             }
@@ -159,7 +161,23 @@ async fn dies_and_recovers_at(name: &'static str) {
         return ledger.settle(&process).await;
     }
     let process = Process::start(ledger.path(), &[]).await;
+    if name.starts_with("items.") {
+        return items_have_their_events(&process).await;
+    }
     ledger.settle(&process).await;
+}
+
+/// Each item has one event, those included whose maker died.
+async fn items_have_their_events(process: &Process) {
+    let ids = async |path: &str| -> Vec<Value> { process.get(path).await.unwrap()["data"].as_array().unwrap().clone() };
+    let items = ids("/api/v1/items?limit=200").await;
+    let events = ids("/api/v1/jobs?kind=event&limit=200").await;
+    assert!(items.len() >= 2, "{items:?}");
+    for item in &items {
+        let of_it = events.iter().filter(|e| e["payload"]["subject"] == item["id"]).count();
+        assert_eq!(of_it, 1, "{item}: {events:?}");
+    }
+    assert_eq!(events.len(), items.len());
 }
 
 /// Leaves at least one finished job to the next process.
@@ -194,6 +212,7 @@ failpoints! {
     killed_in_the_expired_pass = "scheduler.expired.after_move";
     killed_in_the_lost_pass = "scheduler.lost.after_publish";
     killed_in_the_retention_pass = "scheduler.retention.after_delete";
+    killed_after_an_item_before_its_bell = "items.after_insert";
 }
 
 /// How long the random kills go on.
