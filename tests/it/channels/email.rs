@@ -29,7 +29,7 @@ const LOGIN: [(&str, &str); 2] = [("email.username", "ada"), ("email.password", 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_is_taken() {
-    let relay = SmtpFake::failing("", Act::Right).await;
+    let relay = SmtpFake::failing("", Act::Right);
     let receipt = send(&to_port(relay.port, &[]), &mail()).await.unwrap();
     assert_eq!(receipt.answer, "250 2.0.0 queued as 77");
     assert_eq!(receipt.provider_id.as_deref(), Some("77"));
@@ -70,7 +70,7 @@ async fn every_answer_of_a_relay_has_its_meaning() {
         (".", "552 5.2.2 mailbox full", Later, "smtp_552"),
         (".", "554 5.7.1 spam", Message, "smtp_554"),
     ] {
-        let relay = SmtpFake::failing(step, Act::Say(said)).await;
+        let relay = SmtpFake::failing(step, Act::Say(said));
         let result = send(&to_port(relay.port, &LOGIN), &mail()).await;
         let e = assert_failed(result, &format!("{step}: {said}"), fault, code, None);
         assert_eq!(e.message, said);
@@ -96,9 +96,9 @@ async fn a_relay_that_breaks_off_before_the_final_dot_has_not_taken_the_mail() {
         ("RCPT", "connection_lost"),
         ("DATA", "connection_lost"),
     ] {
-        let relay = SmtpFake::failing(step, Act::Drop).await;
+        let relay = SmtpFake::failing(step, Act::Drop);
         assert_failed(send(&to_port(relay.port, &LOGIN), &mail()).await, step, Fault::Provider, code, None);
-        let relay = SmtpFake::failing(step, Act::Hang).await;
+        let relay = SmtpFake::failing(step, Act::Hang);
         let all: Vec<_> = LOGIN.iter().copied().chain([SHORT]).collect();
         assert_failed(send(&to_port(relay.port, &all), &mail()).await, step, Fault::Provider, "timed_out", None);
     }
@@ -106,10 +106,10 @@ async fn a_relay_that_breaks_off_before_the_final_dot_has_not_taken_the_mail() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_falls_silent_after_the_final_dot_may_have_taken_the_mail() {
-    let relay = SmtpFake::failing(".", Act::Drop).await;
+    let relay = SmtpFake::failing(".", Act::Drop);
     assert_failed(send(&to_port(relay.port, &[]), &mail()).await, "drop", Fault::Ambiguous, "connection_lost", None);
     assert_eq!(relay.mails().len(), 1, "it was sent once, and not again on another connection");
-    let relay = SmtpFake::failing(".", Act::Hang).await;
+    let relay = SmtpFake::failing(".", Act::Hang);
     assert_failed(send(&to_port(relay.port, &[SHORT]), &mail()).await, "hang", Fault::Ambiguous, "timed_out", None);
 }
 
@@ -123,16 +123,16 @@ fn large() -> app::notifications::channels::Message {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_breaks_off_in_the_middle_of_a_mail_has_not_taken_it() {
-    let relay = SmtpFake::failing("body", Act::Drop).await;
+    let relay = SmtpFake::failing("body", Act::Drop);
     assert_failed(send(&to_port(relay.port, &[]), &large()).await, "drop", Fault::Provider, "connection_lost", None);
-    let relay = SmtpFake::failing("body", Act::Hang).await;
+    let relay = SmtpFake::failing("body", Act::Hang);
     let slow = to_port(relay.port, &[("email.timeout", "5s")]);
     assert_failed(send(&slow, &large()).await, "hang", Fault::Provider, "timed_out", None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_starttls_nothing_is_told() {
-    let relay = SmtpFake::failing("", Act::Right).await;
+    let relay = SmtpFake::failing("", Act::Right);
     let all: Vec<_> = LOGIN.iter().copied().chain([("email.tls", "starttls")]).collect();
     let result = send(&to_port(relay.port, &all), &mail()).await;
     assert_failed(result, "no STARTTLS", Fault::Configuration, "no_starttls", None);
@@ -144,21 +144,20 @@ async fn without_starttls_nothing_is_told() {
         "STARTTLS" => Act::Say("454 4.7.0 TLS not available"),
         _ => Act::Right,
     });
-    let relay = relay.await;
     let result = send(&to_port(relay.port, &all), &mail()).await;
     assert_failed(result, "STARTTLS later", Fault::Provider, "smtp_454", None);
     // It says go, and speaks no TLS.
-    let relay = SmtpFake::start(move |at| if at.step == "EHLO" { Act::Say(offers) } else { Act::Right }).await;
+    let relay = SmtpFake::start(move |at| if at.step == "EHLO" { Act::Say(offers) } else { Act::Right });
     let result = send(&to_port(relay.port, &all), &mail()).await;
     assert_failed(result, "no TLS after STARTTLS", Fault::Provider, "connect_failed", None);
-    let relay = SmtpFake::failing("", Act::Right).await;
+    let relay = SmtpFake::failing("", Act::Right);
     let result = send(&to_port(relay.port, &[("email.tls", "implicit")]), &mail()).await;
     assert_failed(result, "no TLS at all", Fault::Provider, "connect_failed", None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_repeats_the_password_does_not_spread_it() {
-    let relay = SmtpFake::failing("AUTH", Act::Say("535 5.7.8 ada:hush-hush-4711 is wrong")).await;
+    let relay = SmtpFake::failing("AUTH", Act::Say("535 5.7.8 ada:hush-hush-4711 is wrong"));
     let e = assert_failed(
         send(&to_port(relay.port, &LOGIN), &mail()).await,
         "password",
@@ -167,13 +166,13 @@ async fn a_relay_that_repeats_the_password_does_not_spread_it() {
         None,
     );
     assert!(e.message.contains("ada:*** is wrong"), "{e}");
-    let none = SmtpFake::failing("EHLO", Act::Say("250 fake")).await;
+    let none = SmtpFake::failing("EHLO", Act::Say("250 fake"));
     assert_failed(send(&to_port(none.port, &LOGIN), &mail()).await, "AUTH", Fault::Configuration, "smtp_auth", None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_used_again_and_never_more_than_allowed() {
-    let relay = SmtpFake::failing("", Act::Right).await;
+    let relay = SmtpFake::failing("", Act::Right);
     let channels = to_port(relay.port, &[("email.max_connections", "2")]);
     let message = mail();
     for result in join_all((0..40).map(|_| send(&channels, &message))).await {
@@ -189,8 +188,7 @@ async fn a_refused_mail_does_not_cost_the_connection() {
     let relay = SmtpFake::start(move |at| {
         let first = at.step == "RCPT" && count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
         if first { Act::Say("550 5.1.1 no such user") } else { Act::Right }
-    })
-    .await;
+    });
     let channels = to_port(relay.port, &[]);
     assert_failed(send(&channels, &mail()).await, "refused", GONE, "smtp_550", None);
     send(&channels, &mail()).await.unwrap();
@@ -212,8 +210,7 @@ async fn a_connection_that_ended_while_it_was_idle_is_no_failure() {
         let relay = SmtpFake::start(move |at| {
             let second = at.step == "idle" || at.mail == 1;
             if at.connection == 0 && at.step == step && second { act.clone() } else { Act::Right }
-        })
-        .await;
+        });
         let channels = to_port(relay.port, &[]);
         for _ in 0..2 {
             send(&channels, &mail()).await.unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -221,7 +218,7 @@ async fn a_connection_that_ended_while_it_was_idle_is_no_failure() {
         assert_eq!((relay.mails().len(), relay.connections()), (2, 2), "{name}");
     }
     // But once the mail was sent, it is not sent again.
-    let relay = SmtpFake::start(|at| if at.step == "." && at.mail == 1 { Act::Drop } else { Act::Right }).await;
+    let relay = SmtpFake::start(|at| if at.step == "." && at.mail == 1 { Act::Drop } else { Act::Right });
     let channels = to_port(relay.port, &[]);
     send(&channels, &mail()).await.unwrap();
     assert_failed(send(&channels, &mail()).await, "dot", Fault::Ambiguous, "connection_lost", None);
@@ -230,7 +227,7 @@ async fn a_connection_that_ended_while_it_was_idle_is_no_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_beyond_ascii_needs_a_relay_that_knows_it() {
-    let relay = SmtpFake::failing("", Act::Right).await;
+    let relay = SmtpFake::failing("", Act::Right);
     let mut m = mail();
     m.to = Address::Email { mailbox: "jürgen@example.net".to_owned(), name: None };
     assert_failed(send(&to_port(relay.port, &[]), &m).await, "no SMTPUTF8", REFUSED, "no_smtputf8", None);

@@ -48,12 +48,12 @@ fn url(fake: Option<&HttpFake>) -> String {
     format!("http://127.0.0.1:{}", fake.map_or_else(nobody, |f| f.port))
 }
 
-async fn email_case(side: Side) -> Case {
+fn email_case(side: Side) -> Case {
     let relay = match side {
-        Side::Well => Some(SmtpFake::failing("", Act::Right).await),
+        Side::Well => Some(SmtpFake::failing("", Act::Right)),
         Side::Down => None,
-        Side::Silent => Some(SmtpFake::failing("greeting", Act::Hang).await),
-        Side::Failing => Some(SmtpFake::failing("AUTH", Act::Say("421 hush-hush-4711 is not welcome")).await),
+        Side::Silent => Some(SmtpFake::failing("greeting", Act::Hang)),
+        Side::Failing => Some(SmtpFake::failing("AUTH", Act::Say("421 hush-hush-4711 is not welcome"))),
     };
     let port = relay.as_ref().map_or_else(nobody, |r| r.port).to_string();
     let channels = set_up(&[
@@ -115,7 +115,7 @@ async fn webhook_case(side: Side) -> Case {
 }
 
 async fn cases(side: Side) -> Vec<Case> {
-    vec![email_case(side).await, fcm_case(side).await, web_push_case(side).await, webhook_case(side).await]
+    vec![email_case(side), fcm_case(side).await, web_push_case(side).await, webhook_case(side).await]
 }
 
 async fn failures(side: Side) -> Vec<(&'static str, SendError)> {
@@ -186,8 +186,7 @@ async fn a_message_for_another_channel_is_refused() {
         (fcm().to, mail().content),
         (web_push("http://127.0.0.1:1".to_owned()).to, mail().content),
     ];
-    let (email, fcm, web_push) =
-        (email_case(Side::Down).await, fcm_case(Side::Down).await, web_push_case(Side::Down).await);
+    let (email, fcm, web_push) = (email_case(Side::Down), fcm_case(Side::Down).await, web_push_case(Side::Down).await);
     for (to, content) in pairs {
         let channels = match &to {
             Address::Fcm { .. } => &fcm.channels,

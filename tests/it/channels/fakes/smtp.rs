@@ -53,7 +53,7 @@ pub(crate) struct SmtpFake {
 }
 
 impl SmtpFake {
-    pub(crate) async fn start(script: impl Fn(At) -> Act + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(script: impl Fn(At) -> Act + Send + Sync + 'static) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         // Small, so that a mail of a few megabytes cannot be sent to a relay that does not read it.
         socket.set_recv_buffer_size(8 << 10).unwrap();
@@ -80,8 +80,8 @@ impl SmtpFake {
     }
 
     /// A relay that does one thing at one step.
-    pub(crate) async fn failing(step: &'static str, act: Act) -> Self {
-        Self::start(move |at| if at.step == step { act.clone() } else { Act::Right }).await
+    pub(crate) fn failing(step: &'static str, act: Act) -> Self {
+        Self::start(move |at| if at.step == step { act.clone() } else { Act::Right })
     }
 
     pub(crate) fn mails(&self) -> Vec<String> {
@@ -158,7 +158,7 @@ impl Talk {
         match (self.script)(self.at("body")) {
             Act::Drop => {
                 // Before the end: a byte of it is enough.
-                self.stream.read_u8().await.map_err(|_| Over)?;
+                self.stream.read_u8().await.map_err(|_end| Over)?;
                 return Err(Over);
             }
             Act::Hang => std::future::pending().await,
@@ -203,7 +203,7 @@ impl Talk {
     }
 
     async fn say(&mut self, text: &str) -> Result<(), Over> {
-        self.stream.write_all(format!("{text}\r\n").as_bytes()).await.map_err(|_| Over)
+        self.stream.write_all(format!("{text}\r\n").as_bytes()).await.map_err(|_end| Over)
     }
 
     async fn line(&mut self) -> Result<String, Over> {

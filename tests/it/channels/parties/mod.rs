@@ -48,9 +48,13 @@ impl MailParty {
     /// `args`: how it encrypts, and who may log in.
     pub(crate) async fn start(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = python("mail.py").arg(dir.path()).args(args).spawn().unwrap();
+        // Its complaints of clients that give up are expected, and told only if it cannot start.
+        let complaints = dir.path().join("stderr.txt");
+        let stderr = std::fs::File::create(&complaints).unwrap();
+        let mut child = python("mail.py").arg(dir.path()).args(args).stderr(stderr).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = within("the mail server listens", lines.next_line()).await.unwrap().unwrap();
+        let port = within("the mail server listens", lines.next_line()).await.unwrap();
+        let port = port.unwrap_or_else(|| panic!("{}", std::fs::read_to_string(&complaints).unwrap()));
         Self { _child: child, lines: Mutex::new(lines), port: port.parse().unwrap(), dir }
     }
 
