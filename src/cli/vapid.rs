@@ -19,7 +19,7 @@ pub(super) enum VapidCommand {
 /// How to print the keys.
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
-    /// Print JSON: private_key and public_key
+    /// Print both keys as JSON instead
     #[arg(long)]
     json: bool,
 }

@@ -13,6 +13,7 @@
 )]
 
 mod cache;
+mod channels;
 mod cli;
 mod compat;
 mod conformance;

@@ -66,7 +66,7 @@ impl Composer {
                 .raw_header(raw("List-Unsubscribe", format!("<{}>", unsubscribe(url)?)))
                 .raw_header(raw("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned()));
         }
-        let text = SinglePart::plain(text.clone());
+        let text = SinglePart::plain(crlf(text));
         let mail = match html {
             None => builder.singlepart(text),
             Some(html) => builder.multipart(
@@ -74,7 +74,7 @@ impl Composer {
                     .kind(MultiPartKind::Alternative)
                     .boundary(format!("part-{}", message.id.simple()))
                     .singlepart(text)
-                    .singlepart(SinglePart::html(html.clone())),
+                    .singlepart(SinglePart::html(crlf(html))),
             ),
         };
         let mut bytes = mail.map_err(refused)?.formatted();
@@ -107,6 +107,13 @@ fn unsubscribe(url: &str) -> Result<String, SendError> {
         true => Ok(text.to_owned()),
         false => Err(wrong("the unsubscribe link is too long, or holds a comma, `<` or `>`")),
     }
+}
+
+/// The text with the ends of line that mail has. The library would put them in one by one, moving the rest each time: a
+/// megabyte of short lines would take minutes.
+fn crlf(text: &str) -> String {
+    let plain = text.replace("\r\n", "\n").replace('\r', "\n");
+    plain.replace('\n', "\r\n")
 }
 
 /// An address with its domain as the DNS knows it.
