@@ -15,6 +15,7 @@ use crate::{
     http::PostRooms,
     items::{Items, service::CACHED_SHAPE},
     jobs::{
+        announce::Listened,
         registry::{Defaults, Registry},
         retention::Rule,
         service::{Jobs, Limits},
@@ -48,6 +49,8 @@ pub struct App {
     pub users: Arc<Users>,
     /// Notifications, and what belongs to them.
     pub post: PostRooms,
+    /// Which ends of jobs are told.
+    pub listened: Listened,
     /// The kinds.
     pub registry: Arc<Registry>,
     /// What `/health` asks.
@@ -103,7 +106,20 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     let broker_probe: Arc<dyn Probe> = Arc::clone(&broker) as Arc<dyn Probe>;
     let cache_probe: Arc<dyn Probe> = Arc::clone(&cache) as Arc<dyn Probe>;
     let probes = vec![Arc::clone(&stores.probe), broker_probe, cache_probe];
-    Ok(App { config, clock, stores, broker, cache, jobs, items, users, post, registry, probes })
+    Ok(App {
+        config,
+        clock,
+        stores,
+        broker,
+        cache,
+        jobs,
+        items,
+        users,
+        post,
+        listened: Listened::default(),
+        registry,
+        probes,
+    })
 }
 
 /// The users service, reading through a cache that is shared.
@@ -174,6 +190,7 @@ impl App {
             fleet: Arc::clone(&self.stores.fleet),
             broker: Arc::clone(&self.broker),
             registry: Arc::clone(&self.registry),
+            listened: self.listened.clone(),
             clock: self.clock.clone(),
         };
         let options = worker::Options {
@@ -198,6 +215,7 @@ impl App {
             store: Arc::clone(&self.stores.jobs),
             fleet: Arc::clone(&self.stores.fleet),
             records: Arc::clone(&self.stores.records),
+            listened: self.listened.clone(),
             broker: Arc::clone(&self.broker),
             jobs: Arc::clone(&self.jobs),
             clock: self.clock.clone(),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use crate::{
@@ -17,10 +18,11 @@ use crate::{
     config::Config,
     events::{Bell, Event},
     http::PostRooms,
-    jobs::{registry::Registry, service::Jobs},
+    jobs::{announce::Listened, registry::Registry, service::Jobs},
     notifications::{
         breaker::Breakers,
         channels::Channels,
+        error::NotificationError,
         follow::Follower,
         judge::{Judge, Rates},
         links::Links,
@@ -119,4 +121,23 @@ impl Post {
 fn per_minute(n: u32) -> Option<Rate> {
     let every = Duration::from_secs(60).checked_div(n)?.max(Duration::from_millis(1));
     Some(Rate { burst: (n / 60).max(1), every })
+}
+
+/// How often a process looks whether somebody listens to ends of jobs.
+const LISTEN_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps `listened` as the rules are, until `stop`.
+pub(super) async fn follow_rules(rules: Rules, listened: Listened, stop: CancellationToken) {
+    loop {
+        let both =
+            async { Ok::<_, NotificationError>((rules.on("job.finished").await?, rules.on("job.failed").await?)) };
+        match both.await {
+            Ok((finished, failed)) => listened.set(!finished.is_empty(), !failed.is_empty()),
+            // What was known last holds on.
+            Err(e) => tracing::debug!(error = %e, "rules not read"),
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(LISTEN_EVERY)).await.is_none() {
+            return;
+        }
+    }
 }

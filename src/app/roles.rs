@@ -113,6 +113,10 @@ async fn start_parts(
     } else {
         Timekeeper::start(app.clock.clone(), Arc::clone(&app.stores.fleet), stop_last.clone()).await
     };
+    if role != Role::Serve {
+        let (rules, listened) = (app.post.rules.clone(), app.listened.clone());
+        tokio::spawn(super::post::follow_rules(rules, listened, stop_last.clone()));
+    }
     let scheduler = matches!(role, Role::All | Role::Scheduler).then(|| {
         let (mut time, stop) = (time.clone(), stop_last.clone());
         tokio::spawn(async move {

@@ -16,6 +16,8 @@ pub const NAMES: &[&str] = &[
     "scheduler.lost.after_publish",
     "scheduler.retention.after_delete",
     "items.after_insert",
+    "notifications.before_send",
+    "notifications.after_send",
 ];
 
 /// Passes the failpoint `name`: dies here if the environment says so (test builds only).

@@ -23,7 +23,7 @@ use crate::{
         clock::Timestamp,
         id::{JobId, KindName, Priority, QueueName},
     },
-    broker,
+    broker::{self, WakeUp},
     events::{self, Bell, Event},
 };
 
@@ -121,11 +121,17 @@ pub fn derived(from: Uuid, word: &str, at: Timestamp) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(u64::try_from(at.as_millis()).unwrap_or(0), &random).into_uuid()
 }
 
+/// What wakes who delivers an event.
+#[must_use]
+pub fn wake_up(event: &Event) -> Option<WakeUp> {
+    let queue = QueueName::new(events::QUEUE).ok()?;
+    Some(broker::wake_up(JobId(event.id), &queue, Priority::MEDIUM))
+}
+
 #[async_trait]
 impl Bell for Jobs {
     async fn ring(&self, events: &[Event]) {
-        let Ok(queue) = QueueName::new(events::QUEUE) else { return };
-        let wake_ups: Vec<_> = events.iter().map(|e| broker::wake_up(JobId(e.id), &queue, Priority::MEDIUM)).collect();
+        let wake_ups: Vec<_> = events.iter().filter_map(wake_up).collect();
         self.wake(&wake_ups).await;
     }
 }

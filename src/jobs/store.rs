@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
+    announce::Listened,
     model::{Attempt, Job, Progress},
     state::{State, Verdict},
 };
@@ -26,6 +27,7 @@ use crate::base::{
     id::{JobId, KindName, Priority, QueueName, WorkerId},
     page::{Page, PageRequest},
 };
+use crate::events::Event;
 
 /// A caller's key for one request, and the answer that the same request gets again.
 #[derive(Clone, Debug)]
@@ -103,8 +105,11 @@ pub struct Finish {
     pub fence: u64,
     /// The transition.
     pub verdict: Verdict,
-    /// The record of the run, by the worker and from the time that the claim wrote; its error becomes the job's.
+    /// The record of the run, by the worker and from the time that the claim wrote; its error becomes the job's, unless it
+    /// only put the job off.
     pub attempt: Attempt,
+    /// What is kept in the same step if this succeeds or fails the job for good; none if nobody listens.
+    pub event: Option<Event>,
 }
 
 /// What became of one finish.
@@ -279,13 +284,15 @@ pub trait JobStore: Send + Sync {
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Takes up to `limit` running jobs from workers whose lease is void: → queued with a crash counted, → failed with
-    /// code `crash_limit` at the `crash_limit`-th crash, → cancelled where that was asked for.
+    /// code `crash_limit` at the `crash_limit`-th crash, → cancelled where that was asked for. `listened` says whether the
+    /// events of failures are kept in the same step.
     async fn void(
         &self,
         which: &Void,
         now: Timestamp,
         crash_limit: u32,
         limit: usize,
+        listened: &Listened,
     ) -> Result<Vec<Moved>, StoreError>;
 
     /// Up to `limit` jobs of `queue` that are queued since before `before`, longest waiting first, starting after `after`.

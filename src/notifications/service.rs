@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     error::NotificationError,
     judge::{Case, Judge, Judged},
-    model::{Channel, Frozen, KIND_PREFIX, Notification, Payload, Status, TAG, To, check_name, kind_of},
+    model::{Channel, Frozen, Notification, Payload, Status, TAG, To, check_name, kind_of},
     rules::{self, Kept},
     templates::Saved,
 };

@@ -72,7 +72,7 @@ pub(super) async fn take_from_the_dead(deps: &Deps, options: &Options) -> Result
 
 async fn pass(deps: &Deps, options: &Options, which: &Void) -> Result<usize, StoreError> {
     let now = deps.clock.now();
-    let moved = deps.store.void(which, now, options.crash_limit, options.batch).await?;
+    let moved = deps.store.void(which, now, options.crash_limit, options.batch, &deps.listened).await?;
     failpoint::hit_if("scheduler.expired.after_move", !moved.is_empty());
     for Moved { job, state } in &moved {
         tracing::warn!(job = %job.id, queue = %job.queue, state = state.as_str(), "job taken from a worker that died or went silent");

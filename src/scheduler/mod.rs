@@ -11,6 +11,7 @@ use crate::{
     base::{clock::Clock, store::StoreError},
     broker::Broker,
     jobs::{
+        announce::Listened,
         service::Jobs,
         store::{FleetStore, JobStore},
     },
@@ -33,6 +34,8 @@ pub struct Deps {
     pub fleet: Arc<dyn FleetStore>,
     /// Records that expire.
     pub records: Arc<dyn RecordStore>,
+    /// Which ends of jobs are told.
+    pub listened: Listened,
     /// Depths.
     pub broker: Arc<dyn Broker>,
     /// Wakes jobs.

@@ -12,7 +12,9 @@ use super::{Shared, meter::Handles};
 use crate::{
     base::{backoff::Backoff, failpoint},
     broker::{self, WakeUp},
+    events::Event,
     jobs::{
+        announce,
         context::JobContext,
         model::{Attempt, AttemptOutcome, Job},
         state::{State, Verdict},
@@ -29,6 +31,8 @@ const BATCH: usize = 512;
 pub(super) struct Ended {
     pub(super) job: Job,
     pub(super) end: Option<(Verdict, Attempt)>,
+    /// What is told of it, if somebody listens.
+    pub(super) event: Option<Event>,
     pub(super) context: JobContext,
     pub(super) handles: Arc<Handles>,
 }
@@ -79,7 +83,7 @@ async fn end(shared: &Shared, ends: Vec<Ended>) -> usize {
         .iter()
         .filter_map(|e| {
             let (verdict, attempt) = e.end.clone()?;
-            Some(Finish { id: e.job.id, fence: e.job.fence, verdict, attempt })
+            Some(Finish { id: e.job.id, fence: e.job.fence, verdict, attempt, event: e.event.clone() })
         })
         .collect();
     let mut written = write(shared, finishes).await.into_iter();
@@ -96,6 +100,9 @@ async fn end(shared: &Shared, ends: Vec<Ended>) -> usize {
     let mut queued = Vec::new();
     for e in &ends {
         let result = if e.end.is_some() { written.next() } else { None };
+        if let (Some(Finished::Now(_)), Some(event)) = (result, &e.event) {
+            queued.extend(announce::wake_up(event));
+        }
         if settle(shared, e, result) {
             queued.push(broker::wake_up(e.job.id, &e.job.queue, e.job.priority));
         }

@@ -18,6 +18,7 @@ use crate::{
     },
     broker::Broker,
     jobs::{
+        announce::Listened,
         registry::Registry,
         store::{FleetStore, JobStore},
     },
@@ -45,6 +46,8 @@ pub struct Deps {
     pub broker: Arc<dyn Broker>,
     /// What it can run.
     pub registry: Arc<Registry>,
+    /// Which ends of jobs are told.
+    pub listened: Listened,
     /// Time.
     pub clock: Clock,
 }

@@ -15,11 +15,15 @@ use super::{
     meter::Handles,
     running::{Run, Stop},
 };
-use crate::jobs::{
-    context::JobContext,
-    kind::Outcome,
-    model::{Job, JobError},
-    state::{RunEnd, judge},
+use crate::{
+    events::Event,
+    jobs::{
+        announce,
+        context::JobContext,
+        kind::Outcome,
+        model::{Attempt, Job, JobError},
+        state::{RunEnd, State, Verdict, judge},
+    },
 };
 
 /// Starts a claimed job; its end goes to `ended`.
@@ -48,12 +52,24 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, handles: Arc<Handles>, ended
         let end = supervise(&shared, &job, &context, &stop).await;
         crate::base::failpoint::hit("worker.after_run");
         let end = end.map(|end| judge(&job, end, shared.deps.clock.now()));
+        let event = end.as_ref().and_then(|(verdict, attempt)| told(&shared, &job, verdict, attempt));
         // The slot is free now: the next job's claim may share a commit with this one's end.
         shared.slots_in_use.fetch_sub(1, Ordering::AcqRel);
         shared.slot_freed.notify_one();
         // A closed channel means that the worker is gone, and with it whoever could write this.
-        drop(ended.send(Ended { job, end, context, handles }));
+        drop(ended.send(Ended { job, end, event, context, handles }));
     });
+}
+
+/// What is told of this end, if somebody listens to such.
+fn told(shared: &Shared, job: &Job, verdict: &Verdict, attempt: &Attempt) -> Option<Event> {
+    let state = match verdict {
+        Verdict::Succeed(_) => State::Succeeded,
+        Verdict::Fail => State::Failed,
+        _ => return None,
+    };
+    let wanted = shared.deps.listened.wants(job, state);
+    wanted.then(|| announce::end_of(job, state, attempt.error.as_ref(), attempt.finished_at))
 }
 
 /// Runs the handler to its end; none if the job was taken from this worker.

@@ -3,6 +3,7 @@
 
 mod rules;
 
+use app::jobs::announce::Listened;
 use std::{collections::BTreeMap, time::Duration};
 
 use app::{
@@ -224,14 +225,16 @@ impl World {
                 self.model.due(&moved, now, *limit);
             }
             Op::Expire { limit } => {
-                let moved = jobs.void(&Void::Expired(now), now, CRASH_LIMIT, *limit).await.unwrap();
+                let moved =
+                    jobs.void(&Void::Expired(now), now, CRASH_LIMIT, *limit, &Listened::default()).await.unwrap();
                 let lost: Vec<JobId> = self.model.running(|j| j.at <= now);
                 self.model.lose(&moved, &lost, now, CRASH_LIMIT, *limit);
             }
             Op::Deaths { alive } => {
                 let alive: Vec<WorkerId> = alive.iter().map(|w| self.worker(*w)).collect();
                 let lost = self.model.running(|j| !alive.contains(&j.worker.unwrap()));
-                let moved = jobs.void(&Void::NotOwnedBy(alive), now, CRASH_LIMIT, ALL).await.unwrap();
+                let moved =
+                    jobs.void(&Void::NotOwnedBy(alive), now, CRASH_LIMIT, ALL, &Listened::default()).await.unwrap();
                 self.model.lose(&moved, &lost, now, CRASH_LIMIT, ALL);
             }
             Op::RunAgain { job, delay, edit } => {
@@ -296,7 +299,7 @@ impl World {
         let worker = job.and_then(|j| j.worker).unwrap_or(self.workers[0]);
         let started_at = job.and_then(|j| j.started_at).unwrap_or(now);
         let attempt = Attempt { run: fence, worker, started_at, finished_at: now, outcome, error, retry_at };
-        Finish { id, fence, verdict, attempt }
+        Finish { id, fence, verdict, attempt, event: None }
     }
 
     /// Every job and every count of the store is that of the model.

@@ -57,7 +57,7 @@ impl Under {
             error,
             retry_at: None,
         };
-        let run = Finish { id: job.id, fence: job.fence, verdict, attempt };
+        let run = Finish { id: job.id, fence: job.fence, verdict, attempt, event: None };
         let done = self.backing.app.stores.jobs.finish(vec![run]).await.unwrap();
         assert!(matches!(done.as_slice(), [Finished::Now(_)]), "{done:?}");
     }

@@ -8,6 +8,7 @@ use super::{
     Ready,
     doc::{date, id, to_json},
     fault::{Fault, corrupt},
+    told::ToldEnd,
     write::{Change, Sure, call_number},
 };
 use crate::{
@@ -26,9 +27,10 @@ impl Ready {
         let mut written: HashMap<JobId, Finished> = HashMap::new();
         // Each job once: whoever names it twice has at most one run that is not stale.
         let mut seen = HashSet::new();
-        let (mut good, mut other) = (Vec::new(), HashMap::new());
+        let (mut good, mut other, mut told) = (Vec::new(), HashMap::new(), Vec::new());
         for run in runs.iter().filter(|r| seen.insert(r.id)) {
             match run.verdict {
+                Verdict::Succeed(_) | Verdict::Fail if run.event.is_some() => told.push(run),
                 Verdict::Succeed(_) => good.push(run),
                 _ => drop(other.insert(run.id, run)),
             }
@@ -36,6 +38,12 @@ impl Ready {
         if !good.is_empty() {
             for job in self.succeed(&good).await? {
                 written.insert(job, Finished::Now(State::Succeeded));
+            }
+        }
+        if !told.is_empty() {
+            let ends = told.iter().map(|run| told_end(run)).collect::<Result<Vec<_>, _>>()?;
+            for (run, state) in told.iter().zip(self.tell(ends).await?) {
+                written.extend(state.map(|state| (run.id, Finished::Now(state))));
             }
         }
         if !other.is_empty() {
@@ -100,6 +108,30 @@ fn success(runs: &[&Finish], by: i64) -> Bson {
         Bson::Document(doc! { "$set": set }),
         Bson::Document(doc! { "$unset": ["place", "lease", "error"] }),
     ])
+}
+
+/// The end of a run together with its event.
+fn told_end(run: &Finish) -> Result<ToldEnd, Fault> {
+    let only_if = doc! { "_id": id(run.id.0), "state": super::jobs::RUNNING, "fence": run.fence as i64 };
+    let at = date(run.attempt.finished_at);
+    let (state, change) = match &run.verdict {
+        Verdict::Succeed(result) => {
+            let mut set = doc! { "state": SUCCEEDED, "at": at };
+            if let Some(result) = result {
+                set.insert("result", result.get());
+            }
+            (State::Succeeded, doc! { "$set": set, "$unset": { "lease": "", "error": "" } })
+        }
+        _ => {
+            let mut set = doc! { "state": State::Failed as i32, "at": at };
+            if let Some(e) = &run.attempt.error {
+                set.insert("error", to_json("error", e)?);
+            }
+            let push = recorded(&run.attempt)?;
+            (State::Failed, doc! { "$set": set, "$inc": { "failures": 1 }, "$unset": { "lease": "" }, "$push": push })
+        }
+    };
+    ToldEnd::new(only_if, change, state, run.event.iter())
 }
 
 /// What a run that did not succeed makes of its job; none if it is not its run any more.

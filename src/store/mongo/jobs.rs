@@ -22,6 +22,7 @@ use crate::{
         page::{Page, PageRequest},
     },
     jobs::{
+        announce::Listened,
         model::{Job, Progress},
         state::State,
         store::{
@@ -99,8 +100,9 @@ impl JobStore for Mongo {
         now: Timestamp,
         crash_limit: u32,
         limit: usize,
+        listened: &Listened,
     ) -> Result<Vec<Moved>, StoreError> {
-        self.call(async { self.database().await?.void(which, now, crash_limit, limit).await }).await
+        self.call(async { self.database().await?.void(which, now, crash_limit, limit, listened).await }).await
     }
 
     async fn waiting(

@@ -47,6 +47,7 @@ mod read;
 mod records;
 mod sweep;
 mod together;
+mod told;
 mod write;
 
 use doc::JobDoc;

@@ -9,6 +9,7 @@ use super::{
     fault::Fault,
     finish::{count, recorded},
     jobs::{QUEUED, RUNNING},
+    told::ToldEnd,
     write::{Change, Sure, call_number},
 };
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
         id::{JobId, QueueName},
     },
     jobs::{
+        announce::{self, Listened},
         model::Job,
         state::{Loss, State, lose},
         store::{Moved, Retention, Void, Waiting},
@@ -61,6 +63,7 @@ impl Ready {
         now: Timestamp,
         crash_limit: u32,
         limit: usize,
+        listened: &Listened,
     ) -> Result<Vec<Moved>, Fault> {
         let filter = match which {
             Void::Expired(at) => doc! { "state": RUNNING, "lease": { "$lte": date(*at) } },
@@ -76,10 +79,37 @@ impl Ready {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let lose = |_, job: &Job| lost(which, job, now, crash_limit);
+        let mut told = Vec::new();
+        let lose = |_, job: &Job| match lost(which, job, now, crash_limit)? {
+            Some((change, moved)) if listened.wants(job, moved.state) => {
+                told.push((job.clone(), change, moved));
+                Ok(None)
+            }
+            other => Ok(other),
+        };
         let mut moved: Vec<Moved> = self.decide(Sure::Lazy, ids, lose).await?.into_values().collect();
+        if !told.is_empty() {
+            moved.extend(self.lose_and_tell(told, now).await?);
+        }
         moved.sort_by_key(|m| m.job.id);
         Ok(moved)
+    }
+
+    async fn lose_and_tell(&self, lost: Vec<(Job, Document, Moved)>, now: Timestamp) -> Result<Vec<Moved>, Fault> {
+        let (mut ends, mut all) = (Vec::new(), Vec::new());
+        for (job, change, moved) in lost {
+            // A renewal since would have changed the lease.
+            let only_if = doc! {
+                "_id": id(job.id.0), "state": RUNNING, "fence": job.fence as i64, "lease": date(job.at),
+            };
+            let error = change.get_document("$set").ok().and_then(|set| set.get_str("error").ok());
+            let error = error.and_then(|e| serde_json::from_str(e).ok());
+            let event = announce::end_of(&job, moved.state, error.as_ref(), now);
+            ends.push(ToldEnd::new(only_if, change, moved.state, [&event])?);
+            all.push(moved);
+        }
+        let states = self.tell(ends).await?;
+        Ok(all.into_iter().zip(states).filter_map(|(moved, state)| state.map(|_| moved)).collect())
     }
 
     pub(super) async fn waiting(

@@ -5,7 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
-use super::{Fault, Sqlite, control, read, row, sweep, writer::Writing};
+use super::{
+    Fault, Sqlite, control, read,
+    records::{EventRow, event_rows},
+    row, sweep,
+    writer::Writing,
+};
 use crate::{
     base::{
         clock::Timestamp,
@@ -13,6 +18,7 @@ use crate::{
         page::{Page, PageRequest},
     },
     jobs::{
+        announce::Listened,
         model::{Job, Progress},
         state::{Event, State, Verdict, next},
         store::{
@@ -92,7 +98,7 @@ impl JobStore for Sqlite {
         for run in runs {
             ends.push(End::of(run)?);
         }
-        self.write(move |w| ends.iter().map(|end| finish(w, end)).collect()).await
+        self.write(move |w| ends.iter().map(|end| finish_and_tell(w, end)).collect()).await
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Waiting>, StoreError> {
@@ -109,9 +115,10 @@ impl JobStore for Sqlite {
         now: Timestamp,
         crash_limit: u32,
         limit: usize,
+        listened: &Listened,
     ) -> Result<Vec<Moved>, StoreError> {
-        let which = which.clone();
-        self.write_lazily(move |w| sweep::void(w, &which, now, crash_limit, limit)).await
+        let (which, listened) = (which.clone(), listened.clone());
+        self.write_lazily(move |w| sweep::void(w, &which, now, crash_limit, limit, &listened)).await
     }
 
     async fn waiting(
@@ -270,6 +277,7 @@ struct End {
     run: Finish,
     attempt: String,
     error: Option<String>,
+    event: Vec<EventRow>,
 }
 
 impl End {
@@ -282,8 +290,17 @@ impl End {
         // What put a job off is no failure of it: it stands in the history only.
         let error = run.attempt.error.as_ref().filter(|_| !matches!(run.verdict, Verdict::Snooze { .. }));
         let error = error.map(|e| row::to_json("error", e)).transpose()?;
-        Ok(Self { run, attempt, error })
+        let event = event_rows(&run.event)?;
+        Ok(Self { run, attempt, error, event })
     }
+}
+
+fn finish_and_tell(w: &mut Writing<'_>, end: &End) -> Result<Finished, Fault> {
+    let finished = finish(w, end)?;
+    if matches!(finished, Finished::Now(State::Succeeded | State::Failed)) && !end.event.is_empty() {
+        insert(w, &end.event, None)?;
+    }
+    Ok(finished)
 }
 
 fn finish(w: &mut Writing<'_>, end: &End) -> Result<Finished, Fault> {

@@ -2,13 +2,14 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Fault, control, row, writer::Writing};
+use super::{Fault, control, records::event_rows, row, writer::Writing};
 use crate::{
     base::{
         clock::Timestamp,
         id::{JobId, QueueName},
     },
     jobs::{
+        announce::{self, Listened},
         model::Job,
         state::{Loss, State, lose},
         store::{Moved, Retention, Void, Waiting},
@@ -53,6 +54,7 @@ pub(super) fn void(
     now: Timestamp,
     crash_limit: u32,
     limit: usize,
+    listened: &Listened,
 ) -> Result<Vec<Moved>, Fault> {
     let lost = {
         let latest = match which {
@@ -77,11 +79,14 @@ pub(super) fn void(
         }
         lost
     };
-    lost.into_iter().map(|job| take(w, job, now, crash_limit)).collect()
+    lost.into_iter().map(|job| take(w, job, now, crash_limit, listened)).collect()
 }
 
-fn take(w: &mut Writing<'_>, job: Job, now: Timestamp, crash_limit: u32) -> Result<Moved, Fault> {
+fn take(w: &mut Writing<'_>, job: Job, now: Timestamp, crash_limit: u32, listened: &Listened) -> Result<Moved, Fault> {
     let Loss { state, crashes, error, attempt } = lose(&job, now, crash_limit);
+    if listened.wants(&job, state) {
+        super::jobs::insert(w, &event_rows([&announce::end_of(&job, state, error.as_ref(), now)])?, None)?;
+    }
     let old = job.attempts.iter().map(|a| row::to_json("attempt", a)).collect::<Result<Vec<_>, _>>()?;
     let old = (!old.is_empty()).then(|| old.join(","));
     let history = row::append(old.as_deref(), attempt.run, &row::to_json("attempt", &attempt)?)?;

@@ -72,7 +72,10 @@ pub(crate) mod queues {
         f.jobs().due(f.now(), 10).await.unwrap();
         f.win(id).await;
         f.pass(LEASE.as_secs());
-        f.jobs().void(&Void::Expired(f.now()), f.now(), CRASH_LIMIT, 10).await.unwrap();
+        f.jobs()
+            .void(&Void::Expired(f.now()), f.now(), CRASH_LIMIT, 10, &app::jobs::announce::Listened::default())
+            .await
+            .unwrap();
         expect(f, 0, 1, 0, 0).await;
         let job = f.win(id).await;
         f.end(&job, Verdict::Release).await;

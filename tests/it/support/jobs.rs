@@ -112,5 +112,5 @@ pub(crate) fn report(id: WorkerId, now: Timestamp) -> WorkerReport {
 
 /// A finish of the present run of `job`.
 pub(crate) fn finish(job: &Job, verdict: app::jobs::state::Verdict, attempt: Attempt) -> Finish {
-    Finish { id: job.id, fence: job.fence, verdict, attempt }
+    Finish { id: job.id, fence: job.fence, verdict, attempt, event: None }
 }

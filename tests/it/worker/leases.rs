@@ -1,5 +1,6 @@
 //! Jobs that lose their worker or their wake-up, and workers that lose their jobs.
 
+use app::jobs::announce::Listened;
 use std::time::Duration;
 
 use app::{
@@ -21,7 +22,12 @@ use crate::support::{
 /// Takes every running job from its worker, as a scheduler would that holds it for dead.
 async fn take(t: &TestApp) -> Vec<Moved> {
     let void = Void::NotOwnedBy(Vec::new());
-    t.app.stores.jobs.void(&void, t.app.clock.now(), t.app.config.jobs.crash_limit, 100).await.unwrap()
+    t.app
+        .stores
+        .jobs
+        .void(&void, t.app.clock.now(), t.app.config.jobs.crash_limit, 100, &Listened::default())
+        .await
+        .unwrap()
 }
 
 async fn wake(t: &TestApp, id: JobId) {

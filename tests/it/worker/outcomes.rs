@@ -117,7 +117,7 @@ async fn a_handler_says_when_to_try_again() {
     let job = t.reaches(id, State::Scheduled).await;
     let attempt = &job.attempts[0];
     assert_eq!(attempt.retry_at.unwrap().since(attempt.finished_at).as_secs(), 3600, "not the usual back-off");
-    assert_eq!((job.failures, code(&job).as_str()), (1, "scripted"));
+    assert_eq!((job.failures, code(&job)), (1, "scripted"));
     t.stop(w).await;
 }
 

@@ -1,5 +1,6 @@
 //! Running jobs again, with or without an edit; and forgetting dead letters.
 
+use app::jobs::announce::Listened;
 use app::{
     base::{clock::Timestamp, id::JobId},
     jobs::{
@@ -23,7 +24,7 @@ async fn now(f: &Fixture, id: JobId) -> RanAgain {
 /// A job with a crash, two spent attempts and some progress, that ended in `state`.
 async fn battered(f: &Fixture, state: State) -> Job {
     let id = f.running().await.id;
-    f.jobs().void(&Void::NotOwnedBy(Vec::new()), f.now(), CRASH_LIMIT, 10).await.unwrap();
+    f.jobs().void(&Void::NotOwnedBy(Vec::new()), f.now(), CRASH_LIMIT, 10, &Listened::default()).await.unwrap();
     let job = f.win(id).await;
     f.end(&job, Verdict::Retry { at: f.now() }).await;
     f.jobs().due(f.now(), 10).await.unwrap();

@@ -1,5 +1,6 @@
 //! Fences: whoever lost a job writes nothing of it, whatever it tries.
 
+use app::jobs::announce::Listened;
 use app::jobs::{
     model::{Job, Progress},
     state::{State, Verdict},
@@ -23,7 +24,8 @@ fn verdicts(f: &Fixture) -> [Verdict; 6] {
 
 /// Takes a running job from its worker.
 async fn take(f: &Fixture, job: &Job) {
-    let moved = f.jobs().void(&Void::NotOwnedBy(Vec::new()), f.now(), CRASH_LIMIT, 10).await.unwrap();
+    let moved =
+        f.jobs().void(&Void::NotOwnedBy(Vec::new()), f.now(), CRASH_LIMIT, 10, &Listened::default()).await.unwrap();
     assert_eq!(moved.iter().map(|m| m.job.id).collect::<Vec<_>>(), [job.id]);
 }
 

@@ -1,5 +1,6 @@
 //! Ends of runs: each verdict, what it spends, and what it leaves on record.
 
+use app::jobs::announce::Listened;
 use app::jobs::{
     model::{ATTEMPTS_KEPT, AttemptOutcome, Job, JobError},
     state::{State, Verdict},
@@ -135,7 +136,7 @@ pub(crate) async fn the_last_runs_are_kept(f: &mut Fixture) {
         // The history is whole however a run ended.
         if n % 10 == 0 {
             let void = app::jobs::store::Void::NotOwnedBy(Vec::new());
-            f.jobs().void(&void, f.now(), u32::MAX, 10).await.unwrap();
+            f.jobs().void(&void, f.now(), u32::MAX, 10, &Listened::default()).await.unwrap();
         } else {
             f.end(&job, Verdict::Release).await;
         }

@@ -1,5 +1,6 @@
 //! Leases: renewed while the worker lives, void when it died, and never two holders.
 
+use app::jobs::announce::Listened;
 use std::collections::BTreeSet;
 
 use app::{
@@ -17,7 +18,7 @@ use crate::support::jobs::{new_job, priority, queue, text, worker};
 const HELD: Renewal = Renewal::Held { cancel_requested: false };
 
 async fn expire(f: &Fixture) -> Vec<Moved> {
-    f.jobs().void(&Void::Expired(f.now()), f.now(), CRASH_LIMIT, 100).await.unwrap()
+    f.jobs().void(&Void::Expired(f.now()), f.now(), CRASH_LIMIT, 100, &Listened::default()).await.unwrap()
 }
 
 /// A job that runs at another worker.
@@ -104,7 +105,7 @@ pub(crate) async fn a_requested_cancel_wins_over_a_crash(f: &mut Fixture) {
     let job = f.running().await;
     f.cancel(job.id).await;
     f.pass(LEASE.as_secs());
-    let moved = f.jobs().void(&Void::Expired(f.now()), f.now(), 1, 10).await.unwrap();
+    let moved = f.jobs().void(&Void::Expired(f.now()), f.now(), 1, 10, &Listened::default()).await.unwrap();
     assert_eq!(moved.iter().map(|m| m.state).collect::<Vec<_>>(), [State::Cancelled]);
     let after = f.get(job.id).await;
     assert_eq!((after.state, after.at, after.attempts.len()), (State::Cancelled, f.now(), 1));
@@ -118,7 +119,8 @@ pub(crate) async fn the_alive_are_spared(f: &mut Fixture) {
     let of_c = running_at(f, c).await.id;
     let before = text(&f.get(of_b).await);
     let void = async |alive: Vec<WorkerId>| {
-        let moved = f.jobs().void(&Void::NotOwnedBy(alive), f.now(), CRASH_LIMIT, 100).await.unwrap();
+        let moved =
+            f.jobs().void(&Void::NotOwnedBy(alive), f.now(), CRASH_LIMIT, 100, &Listened::default()).await.unwrap();
         moved.into_iter().map(|m| m.job.id).collect::<BTreeSet<JobId>>()
     };
     assert_eq!(void(vec![a, b, c]).await, BTreeSet::new());
@@ -143,7 +145,7 @@ pub(crate) async fn no_more_than_the_limit_until_none_is_left(f: &mut Fixture) {
     let mut taken = BTreeSet::new();
     let which = Void::NotOwnedBy(vec![spared]);
     for size in [4, 4, 3, 0] {
-        let moved = f.jobs().void(&which, f.now(), CRASH_LIMIT, 4).await.unwrap();
+        let moved = f.jobs().void(&which, f.now(), CRASH_LIMIT, 4, &Listened::default()).await.unwrap();
         assert_eq!(moved.len(), size);
         taken.extend(moved.into_iter().map(|m| m.job.id));
     }
@@ -162,7 +164,7 @@ pub(crate) async fn of_racing_passes_one_takes_each_job(f: &mut Fixture) {
         calls.spawn(async move {
             let mut taken = Vec::new();
             loop {
-                let moved = store.void(&Void::Expired(now), now, CRASH_LIMIT, 7).await.unwrap();
+                let moved = store.void(&Void::Expired(now), now, CRASH_LIMIT, 7, &Listened::default()).await.unwrap();
                 if moved.is_empty() {
                     return taken;
                 }

@@ -79,7 +79,7 @@ fn matches(filter: &JobFilter, job: &Job) -> bool {
     filter.state.is_none_or(|s| s == job.state)
         && filter.kind.as_ref().is_none_or(|k| *k == job.kind)
         && filter.queue.as_ref().is_none_or(|q| *q == job.queue)
-        && filter.tag.as_ref().is_none_or(|t| job.spec.tags.contains(t))
+        && filter.tags.iter().all(|t| job.spec.tags.contains(t))
         && filter.created_after.is_none_or(|t| job.created_at >= t)
         && filter.created_before.is_none_or(|t| job.created_at < t)
 }
@@ -125,7 +125,7 @@ pub(crate) async fn filters_together(f: &mut Fixture) {
             state: some(n, 0).then_some(State::Queued),
             kind: some(n, 1).then(|| kind("noop")),
             queue: some(n, 2).then(|| queue("default")),
-            tag: some(n, 3).then(|| "a".to_owned()),
+            tags: some(n, 3).then(|| "a".to_owned()).into_iter().collect(),
             created_after: some(n, 4).then(|| at(20)),
             created_before: some(n, 5).then(|| at(21)),
         };
@@ -137,7 +137,7 @@ pub(crate) async fn filters_together(f: &mut Fixture) {
         state: Some(State::Queued),
         kind: Some(kind("noop")),
         queue: Some(queue("default")),
-        tag: Some("b".to_owned()),
+        tags: vec!["b".to_owned()],
         created_after: Some(start),
         created_before: Some(f.in_secs(1)),
     };

@@ -1,5 +1,6 @@
 //! Every operation on a job in every state: either the legal transition, or nothing at all.
 
+use app::jobs::announce::Listened;
 use app::{
     base::id::JobId,
     jobs::{
@@ -96,7 +97,9 @@ async fn act(f: &Fixture, job: &Job, op: Op) {
     match op {
         Op::Due => drop(store.due(f.now(), 10).await.unwrap()),
         Op::Claim => drop(f.claim(job.id).await),
-        Op::Void => drop(store.void(&Void::NotOwnedBy(Vec::new()), f.now(), CRASH_LIMIT, 10).await.unwrap()),
+        Op::Void => drop(
+            store.void(&Void::NotOwnedBy(Vec::new()), f.now(), CRASH_LIMIT, 10, &Listened::default()).await.unwrap(),
+        ),
         Op::Cancel => drop(store.cancel(&[job.id], f.now()).await.unwrap()),
         Op::RunAgain => drop(store.run_again(&again(None), &edit, f.now()).await.unwrap()),
         Op::Postpone => drop(store.run_again(&again(Some(later)), &edit, f.now()).await.unwrap()),
