@@ -160,7 +160,7 @@ mod tests {
         assert_eq!((c.jobs.max_payload, c.http.max_body), (256 << 10, 1 << 20));
         assert_eq!(c.jobs.max_delay, Duration::from_secs(3650 * 86_400));
         assert!(c.worker.concurrency >= 4 && c.http.workers >= 1);
-        assert_eq!(c.worker.queues.0.len(), 3);
+        assert_eq!(c.worker.queues.0.len(), 8);
     }
 
     #[test]

@@ -293,7 +293,14 @@ impl OutlookBody {
 
 /// Why a notification is where it is.
 #[derive(Serialize, ToSchema)]
-#[schema(as = NotificationTrace)]
+#[schema(as = NotificationTrace, example = json!({
+    "id": "0192f0c1-2345-7abc-8def-0123456789ab", "status": "delivered", "request_id": "welcome-4711",
+    "template": {"code": "welcome", "locale": "default", "version": 1}, "locales": ["pt-BR", "pt", "default"],
+    "steps": [{"step": "preference", "outcome": "pass", "detail": "decided by preferences.channel"}], "outlook": null,
+    "attempts": [{"run": 1, "started_at": "2026-11-21T08:00:00.000Z", "finished_at": "2026-11-21T08:00:00.100Z",
+        "outcome": "succeeded", "ambiguous": false, "error": null, "retry_at": null}],
+    "next_attempt_at": null,
+}))]
 pub(crate) struct TraceBody {
     /// Names the notification.
     #[schema(value_type = String, format = Uuid)]

@@ -49,6 +49,8 @@ pub(crate) struct KindBody<'a> {
     /// A payload that works.
     #[schema(value_type = Value)]
     example: &'a RawValue,
+    /// Only the program submits such jobs.
+    internal: bool,
 }
 
 /// A random delay up to `base` after the first failure, twice that after each further one, and never over `cap`.
@@ -74,6 +76,7 @@ impl<'a> KindBody<'a> {
             backoff: KindBackoff { base: seconds(kind.backoff.base_ms), cap: seconds(kind.backoff.cap_ms) },
             schema: kind.schema.document(),
             example: &kind.example,
+            internal: kind.internal,
         }
     }
 }
@@ -84,7 +87,7 @@ impl<'a> KindBody<'a> {
         (status = 200, description = "One page of kinds", body = List<KindBody<'_>>, example = json!({
             "data": [{
                 "name": "noop", "description": "Does nothing.", "queue": "default", "priority": 5, "max_attempts": 5,
-                "timeout": 3600.0, "backoff": {"base": 2.0, "cap": 600.0}, "schema": {"type": "object"}, "example": {},
+                "timeout": 3600.0, "backoff": {"base": 2.0, "cap": 600.0}, "schema": {"type": "object"}, "example": {}, "internal": false,
             }],
             "meta": {"limit": 50, "next_cursor": null, "has_next": false},
         }))))]
