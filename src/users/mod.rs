@@ -7,12 +7,14 @@
 pub mod access;
 pub mod check;
 mod contacts;
+mod devices;
 pub mod error;
 mod key;
 mod keys;
 pub mod model;
 mod password;
 pub mod preferences;
+mod quiet;
 pub mod service;
 mod shelf;
 mod sign_in;

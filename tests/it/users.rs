@@ -17,7 +17,8 @@ use crate::{
 
 const PASSWORD: &str = "correct horse battery";
 const KEY: &str = "first:0123456789abcdef0123456789abcdef-signs";
-const REQUIRED: &[(&str, &str)] = &[("APP__AUTH__MODE", "required"), ("APP__AUTH__JWT_KEYS", KEY)];
+/// Callers must say who they are.
+pub(crate) const REQUIRED: &[(&str, &str)] = &[("APP__AUTH__MODE", "required"), ("APP__AUTH__JWT_KEYS", KEY)];
 
 struct Asked {
     status: StatusCode,
@@ -36,7 +37,8 @@ async fn ask(process: &Process, method: Method, path: &str, auth: &str, body: &V
     Asked { status: answer.status(), body: answer.json().await.unwrap_or_default() }
 }
 
-async fn login(process: &Process, email: &str) -> String {
+/// Logs in a user of these tests.
+pub(crate) async fn login(process: &Process, email: &str) -> String {
     let body = json!({"email": email, "password": PASSWORD});
     let asked = ask(process, Method::POST, "/api/v1/auth/login", "", &body).await;
     assert_eq!(asked.status, 200, "{}", asked.body);
@@ -44,7 +46,7 @@ async fn login(process: &Process, email: &str) -> String {
 }
 
 /// Makes the administrator in the store that [`Process::start`] uses.
-async fn admin(dir: &Path) {
+pub(crate) async fn admin(dir: &Path) {
     let store = format!("sqlite://{}", dir.join("app.db").display());
     let args = ["users", "create-admin", "--email", "root@example.com", "--password-file", "-", "--store-url", &store];
     for said in ["made administrator root@example.com", "nothing to do, there is administrator root@example.com"] {
