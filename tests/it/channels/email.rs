@@ -195,6 +195,15 @@ async fn connections_are_used_again_and_never_more_than_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_a_connection_counts_towards_the_limit() {
+    let relay = SmtpFake::failing("greeting", Act::Hang);
+    let channels = to_port(relay.port, &[SHORT, ("email.max_connections", "1")]);
+    for result in join_all([mail(), mail(), mail()].iter().map(|m| send(&channels, m))).await {
+        assert_failed(result, "waiting", Fault::Provider, "timed_out", None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_mail_does_not_cost_the_connection() {
     let count = std::sync::atomic::AtomicUsize::new(0);
     let relay = SmtpFake::start(move |at| {
