@@ -24,6 +24,7 @@ use reqwest::{
 };
 
 use tokio::time::Instant;
+use url::Host;
 
 use super::{
     Fault, SendError,
@@ -94,9 +95,16 @@ impl Answer {
 }
 
 impl Exchange {
-    /// A client for an operator's provider, through the proxy of the environment if there is one.
-    pub(super) fn trusted() -> Self {
-        Self::build(Client::builder())
+    /// A client for an operator's provider, through the proxy of the environment if there is one. No proxy reaches this
+    /// host's loopback.
+    pub(super) fn trusted(url: &Url) -> Self {
+        let loopback = match url.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        Self::build(if loopback { Client::builder().no_proxy() } else { Client::builder() })
     }
 
     /// A client for URLs that users chose.

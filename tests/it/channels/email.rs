@@ -78,6 +78,18 @@ async fn every_answer_of_a_relay_has_its_meaning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_the_wrong_kind_is_no_success() {
+    for (step, said, fault) in [("DATA", "250 2.0.0 ok", Fault::Provider), (".", "354 go on", Fault::Ambiguous)] {
+        let relay = SmtpFake::failing(step, Act::Say(said));
+        let channels = to_port(relay.port, &[]);
+        for _ in 0..2 {
+            assert_failed(send(&channels, &mail()).await, said, fault, "bad_answer", None);
+        }
+        assert_eq!(relay.connections(), 2, "a dialogue out of step is not gone on with");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_not_there_is_the_providers_fault() {
     let e =
         assert_failed(send(&to_port(nobody(), &[]), &mail()).await, "refused", Fault::Provider, "connect_failed", None);
@@ -180,6 +192,15 @@ async fn connections_are_used_again_and_never_more_than_allowed() {
     }
     assert_eq!(relay.mails().len(), 40);
     assert!(relay.peak() <= 2 && relay.connections() <= 2, "{} connections", relay.connections());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_a_connection_counts_towards_the_limit() {
+    let relay = SmtpFake::failing("greeting", Act::Hang);
+    let channels = to_port(relay.port, &[SHORT, ("email.max_connections", "1")]);
+    for result in join_all([mail(), mail(), mail()].iter().map(|m| send(&channels, m))).await {
+        assert_failed(result, "waiting", Fault::Provider, "timed_out", None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,6 +50,13 @@ async fn what_is_sent_is_what_arrives() {
     assert_eq!(header(&got, "list-unsubscribe"), ["<https://example.org/u?token=abc%20def&x=1>"]);
     assert_eq!(header(&got, "list-unsubscribe-post"), ["List-Unsubscribe=One-Click"]);
 
+    // A mailbox beyond ASCII, to a relay that knows such.
+    let mut beyond = mail();
+    beyond.to = Address::Email { mailbox: "jürgen@example.net".to_owned(), name: Some("Jürgen".to_owned()) };
+    send(&channels, &beyond).await.unwrap();
+    let got = party.mail().await;
+    assert_eq!((&got["to"], &got["to_name"]), (&json!(["jürgen@example.net"]), &json!("Jürgen")));
+
     // Without HTML there is one part, and without a link no header of it. The second attempt is the same mail.
     let mut plain = mail();
     for _ in 0..2 {

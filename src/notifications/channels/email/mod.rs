@@ -133,7 +133,7 @@ impl Channel for Email {
         let progress = Progress::default();
         let failure = match tokio::time::timeout(self.timeout, Box::pin(self.deliver(message, &progress))).await {
             Ok(Ok(receipt)) => return Ok(receipt),
-            Ok(Err(Failure::Told(e))) => e,
+            Ok(Err(Failure::Told(e) | Failure::Astray(e))) => e,
             Ok(Err(Failure::Smtp(e))) => verdict::of(progress.step(), &e),
             Ok(Err(Failure::Worn)) => verdict::worn(),
             Err(_elapsed) => verdict::timed_out(progress.step(), self.timeout),

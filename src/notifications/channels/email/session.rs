@@ -15,7 +15,7 @@ use lettre::{
         client::{AsyncSmtpConnection, TlsParameters},
         commands::{Data, Mail, Rcpt, Rset},
         extension::{ClientId, Extension, MailParameter},
-        response::Response,
+        response::{Response, Severity},
     },
 };
 use tokio::time::Instant;
@@ -84,6 +84,8 @@ impl Progress {
 pub(super) enum Failure {
     /// The meaning is known.
     Told(SendError),
+    /// The same, and the connection is of no more use: the dialogue is out of step.
+    Astray(SendError),
     /// To be judged by the step.
     Smtp(Error),
     /// The connection, used before, was of no more use.
@@ -99,7 +101,7 @@ impl From<Error> for Failure {
 impl Failure {
     fn status(&self) -> Option<u16> {
         match self {
-            Self::Told(_) | Self::Worn => None,
+            Self::Told(_) | Self::Astray(_) | Self::Worn => None,
             Self::Smtp(e) => e.status().map(u16::from),
         }
     }
@@ -107,7 +109,7 @@ impl Failure {
     /// Whether the connection had ended before it was used again, so that the relay has not seen this mail.
     pub(super) fn is_stale(&self, progress: &Progress) -> bool {
         match self {
-            Self::Told(_) => false,
+            Self::Told(_) | Self::Astray(_) => false,
             Self::Worn => true,
             Self::Smtp(_) => progress.step() < Step::Body && matches!(self.status(), None | Some(421)),
         }
@@ -117,7 +119,7 @@ impl Failure {
     pub(super) fn keeps_connection(&self) -> bool {
         match self {
             Self::Told(_) => true,
-            Self::Worn => false,
+            Self::Astray(_) | Self::Worn => false,
             Self::Smtp(_) => self.status().is_some_and(|code| code != 421),
         }
     }
@@ -190,7 +192,10 @@ impl Session {
             self.smtp.command(Rcpt::new(to.clone(), Vec::new())).await?;
         }
         progress.at(Step::Data);
-        self.smtp.command(Data).await?;
+        let answer = self.smtp.command(Data).await?;
+        if !answer.has_code(354) {
+            return Err(astray(Fault::Provider, &answer));
+        }
         progress.at(Step::Body);
         // The iterator is asked for more when all before is written: what follows then is the final dot.
         let end = std::iter::from_fn(|| {
@@ -198,6 +203,9 @@ impl Session {
             None
         });
         let answer = self.smtp.message_iter(std::iter::once(mail.bytes.as_slice()).chain(end)).await?;
+        if answer.code().severity != Severity::PositiveCompletion {
+            return Err(astray(Fault::Ambiguous, &answer));
+        }
         self.unfinished = false;
         self.since = Instant::now();
         Ok(receipt(&answer))
@@ -216,6 +224,13 @@ impl Session {
             }
         }
     }
+}
+
+/// The library takes any answer that is no refusal. One of the wrong kind belongs to another step, be it by a relay's mistake
+/// or because somebody slipped an answer in before the connection was encrypted: it must not pass for a mail that was taken.
+fn astray(fault: Fault, answer: &Response) -> Failure {
+    let why = format!("the relay's answer {} does not belong here", answer.code());
+    Failure::Astray(SendError::new(fault, "bad_answer", why))
 }
 
 fn receipt(answer: &Response) -> Receipt {

@@ -41,7 +41,7 @@ impl Fcm {
         let url = format!("{base}/v1/projects/{}/messages:send", account.project);
         let url = Url::parse(&url).map_err(|e| OpenError(format!("`push.fcm_url` is no URL: {e}")))?;
         let project = account.project.clone();
-        let (tokens, exchange) = (Tokens::new(account), Exchange::trusted());
+        let (tokens, exchange) = (Tokens::new(account), Exchange::trusted(&url));
         Ok(Some(Self { url, project, tokens, exchange, timeout: options.timeout }))
     }
 
