@@ -18,7 +18,10 @@ async fn queues_are_listed_by_name_in_pages() {
     t.submitted(json!({"kind": "noop", "queue": "b.2"})).await;
     t.submitted(json!({"kind": "noop", "queue": "b.2", "delay": 9})).await;
     let all = t.get("/api/v1/queues?limit=200").await.json();
-    assert_eq!(names(&all, "name"), ["b.2", "console", "default", "email", "events", "heavy", "push", "scheduled", "webhook"]);
+    assert_eq!(
+        names(&all, "name"),
+        ["b.2", "console", "default", "email", "events", "heavy", "push", "scheduled", "webhook"]
+    );
     assert_eq!(all["meta"], json!({"limit": 200, "next_cursor": null, "has_next": false}));
     let queue = &all["data"][0];
     assert_eq!((&queue["queued"], &queue["scheduled"], &queue["running"]), (&json!(1), &json!(1), &json!(0)));
