@@ -34,6 +34,8 @@ use crate::{
 
 /// Most recipients of one request.
 pub const RECIPIENTS_MAX: usize = 1000;
+/// Most bytes that the notifications of one request hold together: each keeps its own copy of the variables.
+const REQUEST_MAX: usize = 32 << 20;
 
 /// A request to send.
 #[derive(Clone, Debug)]
@@ -116,6 +118,14 @@ impl Notifications {
         }
         let payloads = self.payloads(send).await?;
         let asked = payloads.into_iter().map(|p| submit(send, p)).collect::<Result<Vec<_>, _>>()?;
+        let bytes: usize = asked.iter().filter_map(|s| s.payload.as_ref()).map(|p| p.get().len()).sum();
+        if bytes > REQUEST_MAX {
+            let message = format!(
+                "make {bytes} bytes for {} recipients, at most {REQUEST_MAX} are allowed in one request: send to fewer at once",
+                asked.len()
+            );
+            return Err(NotificationError::field("variables", message));
+        }
         self.jobs.submit(asked, origin, key, render).await.map_err(told)
     }
 
@@ -162,7 +172,8 @@ impl Notifications {
                 Err(NotificationError::Invalid(more)) => faults.extend(more),
                 Err(e) => return Err(e),
             }
-            if faults.len() >= 20 {
+            // What is wrong with the message is wrong for everybody.
+            if faults.len() >= 20 || faults.iter().any(|f| f.field != *field && !f.field.starts_with("recipients")) {
                 break;
             }
         }
