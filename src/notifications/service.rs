@@ -338,10 +338,7 @@ impl Notifications {
     }
 
     /// Those who can be sent to, and what to say of users that are gone.
-    async fn present(
-        &self,
-        all: Vec<(To, String)>,
-    ) -> Result<(Vec<(To, String)>, Vec<FieldError>), NotificationError> {
+    async fn present(&self, all: Vec<(To, String)>) -> Result<(Vec<(To, String)>, Vec<FieldError>), NotificationError> {
         let (mut there, mut gone) = (Vec::with_capacity(all.len()), Vec::new());
         for (to, field) in all {
             if let To::User(id) = to {
