@@ -51,11 +51,11 @@ async fn a_key_belongs_to_one_request() {
     let (status, third, _) = keyed(&api, "k3", &both).await;
     assert_eq!(status, 202);
     assert_eq!(keyed(&api, "k3", &both).await, (202, third, true));
-    assert_eq!(keyed(&api, "k4", &both).await.0, 422);
+    assert_eq!(keyed(&api, "k4", &both).await.0, 400);
     assert_eq!(api.list("/api/v1/notifications").await.len(), 3);
 
     // What was accepted once is answered again, even if it could not be accepted now.
     api.delete(&format!("/api/v1/users/{user}")).await;
     assert_eq!(keyed(&api, "k2", &note_to("email", &user, json!({}))).await, (202, first, true));
-    assert_eq!(keyed(&api, "k5", &note_to("email", &user, json!({}))).await.0, 422);
+    assert_eq!(keyed(&api, "k5", &note_to("email", &user, json!({}))).await.0, 400);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Api, House, Relay, id_of};
 use crate::support::{
-    eventually,
+    eventually, eventually_within,
     fleet::{Fleet, Via},
     server::Server,
     servers, wait_until,
@@ -60,10 +60,13 @@ async fn what_happens_is_told_as_the_rules_say() {
     // Without any rule made: one line in the log for each new item.
     let item = id_of(&api.post("/api/v1/items", &json!({"name": "lamp"})).await);
     assert_eq!(told(&api, "item.created", &item).await["notifications"], 1);
-    wait_until("the log tells of it", async || {
-        process.log().lines().any(|l| l.contains("console notification") && l.contains(&item))
+    let line = |log: &str| log.lines().any(|l| l.contains("console notification") && l.contains(&item));
+    eventually("the notification is delivered", async || {
+        let all = api.list("/api/v1/notifications?notification_type=console&status=delivered").await;
+        (!all.is_empty()).then_some(())
     })
     .await;
+    assert!(line(&process.log()), "{}", process.log());
     // A rule of the same name in the store is another rule.
     rule(&api, "log-created-items", "item.created", json!([{"email": "ops@example.net"}])).await;
     let item = id_of(&api.post("/api/v1/items", &json!({"name": "desk"})).await);
@@ -151,8 +154,10 @@ async fn all(api: &Api, path: &str) -> Vec<Value> {
 
 /// Waits until every event was told, then checks that each item has one and each one has its item. Answers how many.
 async fn balanced(api: &Api) -> usize {
-    wait_until("every event is told", async || {
-        all(api, "/api/v1/events?name=item.created&").await.iter().all(|e| e["state"] == "succeeded")
+    // A broker that starts again takes its time.
+    eventually_within(Duration::from_secs(120), "every event is told", async || {
+        let events = all(api, "/api/v1/events?name=item.created&").await;
+        events.iter().all(|e| e["state"] == "succeeded").then_some(())
     })
     .await;
     let mut count: BTreeMap<String, usize> = BTreeMap::new();

@@ -17,9 +17,8 @@ use crate::support::wait_until;
 async fn dies_at(failpoint: &'static str, mails: usize) {
     let relay = Relay::start();
     let house = House::with(&relay);
+    let user = house.settled(async |_, _| {}).await;
     let (mut process, api) = house.start_with(&[("APP_FAILPOINTS", failpoint)]).await;
-    api.note().await;
-    let user = api.user("ada", json!({})).await;
     let body = note_to("email", &user, json!({"request_id": "once"}));
     let first = api.call(reqwest::Method::POST, "/api/v1/notifications", Some(&body)).await;
     wait_until(&format!("{failpoint} is passed"), async || process.was_killed()).await;
@@ -70,10 +69,7 @@ const STORM: Duration = Duration::from_secs(20);
 async fn random_kills_lose_no_mail() {
     let relay = Relay::start();
     let house = House::with(&relay);
-    let (mut process, api) = house.start().await;
-    api.note().await;
-    let user = api.user("ada", json!({})).await;
-    process.kill();
+    let user = house.settled(async |_, _| {}).await;
     let end = Instant::now() + STORM;
     let (mut accepted, mut kills) = (BTreeMap::new(), 0);
     while Instant::now() < end {

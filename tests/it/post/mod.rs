@@ -18,8 +18,10 @@ mod walk;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
+use app::base::clock::Clock;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,6 +31,7 @@ use crate::{
     support::{
         eventually,
         process::{Process, client},
+        wait_until,
     },
 };
 
@@ -60,6 +63,21 @@ impl House {
 
     async fn start(&self) -> (Process, Api) {
         self.start_with(&[]).await
+    }
+
+    /// A user `ada` and the note, and no job that has not ended: failpoints of the next process are passed by the test alone.
+    async fn settled(&self, more: impl AsyncFnOnce(&Api, &str)) -> String {
+        let (mut process, api) = self.start().await;
+        api.note().await;
+        let user = api.user("ada", json!({})).await;
+        more(&api, &user).await;
+        wait_until("no job is left", async || {
+            let idle = |q: &Value| ["queued", "scheduled", "running"].iter().all(|s| q[s] == 0);
+            api.list("/api/v1/queues").await.iter().all(idle)
+        })
+        .await;
+        process.kill();
+        user
     }
 
     async fn start_with(&self, more: &[(&str, &str)]) -> (Process, Api) {
@@ -187,6 +205,11 @@ fn note_to(channel: &str, user: &str, more: Value) -> Value {
         "notification_type": channel, "user_id": user, "template_code": "note", "variables": {"word": "new"},
     });
     merged(note, more)
+}
+
+/// Tomorrow, as `send_at` of what a test sends when it likes.
+fn tomorrow() -> String {
+    Clock::system().now().plus(Duration::from_secs(86_400)).to_string()
 }
 
 fn merged(mut base: Value, more: Value) -> Value {

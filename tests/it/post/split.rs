@@ -18,15 +18,11 @@ fn house() -> House {
     house
 }
 
-/// A user with servers at these paths; answers their ids.
-async fn with_servers(api: &Api, receiver: &HttpFake, paths: &[&str]) -> (String, Vec<String>) {
-    let user = api.user("ada", json!({})).await;
-    let mut ids = Vec::new();
-    for path in paths {
-        let server = json!({"url": receiver.url(path)});
-        ids.push(id_of(&api.post(&format!("/api/v1/users/{user}/webhook-endpoints"), &server).await));
+/// Gives a user three servers.
+async fn add_servers(api: &Api, user: &str, receiver: &HttpFake) {
+    for path in ["/a", "/b", "/c"] {
+        api.post(&format!("/api/v1/users/{user}/webhook-endpoints"), &json!({"url": receiver.url(path)})).await;
     }
-    (user, ids)
 }
 
 fn called(receiver: &HttpFake) -> Vec<String> {
@@ -45,7 +41,8 @@ async fn one_notification_for_each_server_and_device() {
     let receiver = HttpFake::saying(Reply::status(204)).await;
     let (_process, api) = house().start().await;
     api.note().await;
-    let (user, _) = with_servers(&api, &receiver, &["/a", "/b", "/c"]).await;
+    let user = api.user("ada", json!({})).await;
+    add_servers(&api, &user, &receiver).await;
     let id = api.send("webhook", &user, json!({"priority": 8, "category": "news"})).await;
     let parent = api.reaches(&id, "expanded").await;
     let made: BTreeSet<String> = parts(&parent).into_iter().collect();
@@ -76,9 +73,8 @@ async fn one_notification_for_each_server_and_device() {
 async fn killed_between_splitting_and_saying_so() {
     let receiver = HttpFake::saying(Reply::status(204)).await;
     let house = house();
+    let user = house.settled(async |api, user| add_servers(api, user, &receiver).await).await;
     let (mut process, api) = house.start_with(&[("APP_FAILPOINTS", "worker.after_run")]).await;
-    api.note().await;
-    let (user, _) = with_servers(&api, &receiver, &["/a", "/b", "/c"]).await;
     let id = api.send("webhook", &user, json!({})).await;
     wait_until("it dies", async || process.was_killed()).await;
     let (_process, api) = house.start().await;
@@ -96,14 +92,16 @@ async fn killed_between_splitting_and_saying_so() {
 async fn killed_after_splitting_and_then_one_server_is_left() {
     let receiver = HttpFake::saying(Reply::status(204)).await;
     let house = house();
+    let user = house.settled(async |api, user| add_servers(api, user, &receiver).await).await;
     let (mut process, api) = house.start_with(&[("APP_FAILPOINTS", "worker.after_run")]).await;
-    api.note().await;
-    let (user, servers) = with_servers(&api, &receiver, &["/a", "/b", "/c"]).await;
     let id = api.send("webhook", &user, json!({})).await;
     wait_until("it dies", async || process.was_killed()).await;
     let (mut process, api) = house.start_with(&[("APP__WORKER__QUEUES", "default")]).await;
-    for server in &servers[..2] {
-        api.delete(&format!("/api/v1/users/{user}/webhook-endpoints/{server}")).await;
+    let servers = format!("/api/v1/users/{user}/webhook-endpoints");
+    for server in api.list(&servers).await {
+        if !server["url"].as_str().unwrap().ends_with("/c") {
+            api.delete(&format!("{servers}/{}", id_of(&server))).await;
+        }
     }
     process.kill();
     let (_process, api) = house.start().await;

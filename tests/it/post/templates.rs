@@ -60,7 +60,7 @@ async fn a_fault_is_told_with_its_field_and_line() {
         (text("one\n{{ nobody }}"), "parts.email.text", "nobody"),
         (text("{{ name|nope }}"), "parts.email.text", "nope"),
     ] {
-        let problem = api.refused("/api/v1/templates", &body, 422).await;
+        let problem = api.refused("/api/v1/templates", &body, 400).await;
         let text = problem.to_string();
         assert!(text.contains(field) && text.contains(says), "{text}");
     }
@@ -70,9 +70,9 @@ async fn a_fault_is_told_with_its_field_and_line() {
     let missing = json!({
         "notification_type": "email", "template_code": "hello", "recipients": [{"email": "a@example.net"}],
     });
-    let problem = api.refused("/api/v1/notifications", &missing, 422).await.to_string();
+    let problem = api.refused("/api/v1/notifications", &missing, 400).await.to_string();
     assert!(problem.contains("variables.name"), "{problem}");
-    let problem = api.refused("/api/v1/templates/hello/preview", &json!({"notification_type": "push"}), 422).await;
+    let problem = api.refused("/api/v1/templates/hello/preview", &json!({"notification_type": "push"}), 400).await;
     assert!(problem.to_string().contains("parts.push"), "{problem}");
 }
 
