@@ -16,7 +16,8 @@ async fn keyed(api: &Api, key: &str, body: &Value) -> (u16, Value, bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_equal_requests_at_once_send_one_message() {
     let relay = Relay::start();
-    let (_process, api) = House::with(&relay).start().await;
+    let house = House::with(&relay);
+    let (_process, api) = house.start().await;
     api.note().await;
     let user = api.user("ada", json!({})).await;
     let body = note_to("email", &user, json!({"request_id": "once"}));
@@ -30,7 +31,8 @@ async fn a_hundred_equal_requests_at_once_send_one_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_belongs_to_one_request() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     api.note().await;
     let user = api.user("ada", json!({})).await;
     // In the body.

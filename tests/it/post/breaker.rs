@@ -1,5 +1,6 @@
 //! The circuit breaker over the real program: what opens it, what it keeps back, what closes it, and who knows of it.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Api, House, LOOPBACK, id_of, note_to};
@@ -7,7 +8,6 @@ use crate::{
     channels::fakes::{HttpFake, Reply},
     support::{
         fleet::{Fleet, Via, live_workers},
-        process::Process,
         servers, wait_until,
     },
 };
@@ -113,29 +113,15 @@ async fn five_failures_in_a_row_open_it_and_anybody_may_close_it() {
     assert_eq!(api.list("/api/v1/events?name=breaker.closed").await.len(), 1);
 }
 
-async fn fleet() -> Fleet {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_workers_of_a_fleet_share_it() {
+    let receiver = receiver().await;
     let mut fleet = Fleet::shared(Via::Redis).await;
     fleet.set("APP__CACHE__URL", &servers::redis_url());
     fleet.set("APP__CACHE__PREFIX", &servers::unique());
-    fleet.set("APP__WEBHOOK__TIMEOUT", "8s");
     for (name, value) in LOOPBACK {
         fleet.set(name, value);
     }
-    fleet
-}
-
-/// A worker whose clock is so far ahead.
-async fn ahead(fleet: &Fleet, seconds: u32) -> Process {
-    let by = (seconds * 1000).to_string();
-    let mut worker = fleet.spawn_with("worker", &[], &[("APP_TEST_CLOCK_OFFSET_MS", &by)]);
-    worker.said("ready").await;
-    worker
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn all_workers_share_it_and_one_message_at_a_time_probes() {
-    let receiver = receiver().await;
-    let fleet = fleet().await;
     let (serve, _scheduler) = (fleet.serve().await, fleet.scheduler().await);
     let api = Api::of(&serve);
     api.note().await;
@@ -144,61 +130,99 @@ async fn all_workers_share_it_and_one_message_at_a_time_probes() {
     let mut first = fleet.worker(&[]).await;
     fail(&api, &user, 3).await;
     first.kill();
-    let mut second = fleet.worker(&[]).await;
-    fail(&api, &user, 2).await;
+    let _second = fleet.worker(&[]).await;
+    fail(&api, &user, 1).await;
+    let id = send(&api, &user, "good").await;
+    api.reaches(&id, "delivered").await;
+    assert_eq!(breaker(&api).await["failures"], 0, "one success forgives the failures of both");
+    fail(&api, &user, 5).await;
     becomes(&api, "open").await;
     // Whoever comes now knows.
-    let mut third = fleet.worker(&[]).await;
+    let _third = fleet.worker(&[]).await;
     live_workers(&serve, 2).await;
     let before = receiver.requests().len();
     let mut kept = Vec::new();
-    for word in ["hang", "good", "good", "good", "good", "good"] {
-        kept.push(send(&api, &user, word).await);
+    for _ in 0..8 {
+        kept.push(send(&api, &user, "good").await);
     }
     for id in &kept {
         kept_back(&api, id).await;
     }
     assert_eq!(receiver.requests().len(), before, "an open breaker lets nothing pass");
-    second.kill();
-    third.kill();
-
-    // A minute later one message probes; the others wait until it tells.
-    let mut fourth = ahead(&fleet, 70).await;
-    let replay = async |id: &str| drop(api.post(&format!("/api/v1/notifications/{id}/replay"), &json!({})).await);
-    replay(&kept[0]).await;
-    becomes(&api, "half_open").await;
-    wait_until("the probe is under way", async || receiver.requests().len() == before + 1).await;
-    for id in &kept[1..] {
-        let runs = api.get(&format!("/api/v1/jobs/{id}")).await["runs"].as_u64().unwrap();
-        replay(id).await;
-        wait_until("it was looked at", async || {
-            let job = api.get(&format!("/api/v1/jobs/{id}")).await;
-            job["state"] == "scheduled" && job["runs"].as_u64().unwrap() > runs
-        })
-        .await;
-        kept_back(&api, id).await;
+    // Reset at one process, it is closed for all.
+    api.post(&format!("/api/v1/breakers/{PROVIDER}/reset"), &json!({})).await;
+    for id in &kept {
+        api.post(&format!("/api/v1/notifications/{id}/replay"), &json!({})).await;
+        api.reaches(id, "delivered").await;
     }
-    assert_eq!(receiver.requests().len(), before + 1, "two messages probed at once");
-    // It fails: open for another minute.
+    assert_eq!(api.list("/api/v1/events?name=breaker.opened").await.len(), 1);
+    assert_eq!(api.list("/api/v1/events?name=breaker.closed").await.len(), 1);
+}
+
+/// One process after another, each minutes later than the one before, with the breakers in Redis.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_message_at_a_time_probes_and_two_close_it() {
+    let receiver = receiver().await;
+    let mut house = House::new();
+    house.set("APP__CACHE__URL", &servers::redis_url());
+    house.set("APP__CACHE__PREFIX", &servers::unique());
+    house.set("APP__WEBHOOK__TIMEOUT", "8s");
+    for (name, value) in LOOPBACK {
+        house.set(name, value);
+    }
+    let (mut process, api) = house.start().await;
+    api.note().await;
+    let user = reader(&api, "ada", &receiver).await;
+    fail(&api, &user, 5).await;
     becomes(&api, "open").await;
-    fourth.kill();
-    assert_eq!(api.list("/api/v1/events?name=breaker.opened").await.len(), 2);
+    let before = receiver.requests().len();
+    let keep = async |api: &Api, word: &str| {
+        let mut kept = Vec::new();
+        for _ in 0..4 {
+            kept.push(send(api, &user, word).await);
+        }
+        for id in &kept {
+            kept_back(api, id).await;
+        }
+        kept
+    };
+    let kept = keep(&api, "hang").await;
+    process.kill();
+
+    // All four come due; one hangs, and the others are told to wait for what it tells.
+    let (mut process, api) = house.start_with(&[("APP_TEST_CLOCK_OFFSET_MS", "70000")]).await;
+    wait_until("one probes and the others wait", async || {
+        let mut waiting = 0;
+        for id in &kept {
+            let n = api.get(&format!("/api/v1/notifications/{id}")).await;
+            let runs = n["attempts"].as_array().unwrap();
+            assert!(
+                runs.iter().all(|a| a["error"]["code"] == "breaker_open" || a["error"]["code"] == "timed_out"),
+                "{n}"
+            );
+            waiting += usize::from(runs.len() >= 2);
+        }
+        waiting >= 3 && receiver.requests().len() > before
+    })
+    .await;
+    // It fails, and nobody else has asked meanwhile: open for another minute.
+    wait_until("it is opened again", async || api.list("/api/v1/events?name=breaker.opened").await.len() == 2).await;
+    becomes(&api, "open").await;
+    assert_eq!(receiver.requests().len(), before + 1, "two messages probed at once");
+    for id in &kept {
+        api.call(Method::POST, &format!("/api/v1/notifications/{id}/cancel"), Some(&json!({}))).await.unwrap();
+        api.reaches(id, "cancelled").await;
+    }
+    let kept = keep(&api, "good").await;
+    process.kill();
 
     // Two probes that go well close it, and everything goes out.
-    api.post(&format!("/api/v1/notifications/{}/cancel", kept[0]), &json!({})).await;
-    let _fifth = ahead(&fleet, 200).await;
-    replay(&kept[1]).await;
-    api.reaches(&kept[1], "delivered").await;
-    wait_until("one probe went well", async || breaker(&api).await["successes"] == 1).await;
-    assert_eq!(breaker(&api).await["position"], "half_open");
-    replay(&kept[2]).await;
-    api.reaches(&kept[2], "delivered").await;
-    becomes(&api, "closed").await;
-    for id in &kept[3..] {
-        // It may have come due by itself meanwhile.
-        drop(api.call(reqwest::Method::POST, &format!("/api/v1/notifications/{id}/replay"), Some(&json!({}))).await);
+    let (_process, api) = house.start_with(&[("APP_TEST_CLOCK_OFFSET_MS", "300000")]).await;
+    for id in &kept {
         let done = api.reaches(id, "delivered").await;
         assert_eq!(api.get(&format!("/api/v1/jobs/{}", id_of(&done))).await["attempt"], 1);
     }
+    becomes(&api, "closed").await;
     assert_eq!(api.list("/api/v1/events?name=breaker.closed").await.len(), 1);
+    assert_eq!(receiver.requests().len(), before + 5);
 }

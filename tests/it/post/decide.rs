@@ -33,7 +33,8 @@ async fn as_explained(api: &Api, channel: &str, user: &str, more: Value) -> Valu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn preferences_hold_by_channel_and_by_category() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     api.note().await;
     let preferences =
         json!({"preferences": {"push": false, "categories": {"news": {"email": false, "console": false}}}});
@@ -62,7 +63,8 @@ async fn preferences_hold_by_channel_and_by_category() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_goes_to_the_suppressed_the_disabled_and_the_unreachable() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     api.note().await;
     let user = api.user("ada", json!({})).await;
     assert_eq!(as_explained(&api, "push", &user, json!({})).await["reason"], "no_address");
@@ -92,7 +94,8 @@ async fn nothing_goes_to_the_suppressed_the_disabled_and_the_unreachable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quiet_hours_postpone_what_is_not_urgent() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     api.note().await;
     let now = Clock::system().now();
     let hour = |by: i64| Timestamp::from_millis((now.as_millis().div_euclid(3_600_000) + by) * 3_600_000);
@@ -118,7 +121,8 @@ async fn quiet_hours_postpone_what_is_not_urgent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_recipient_gets_the_nearest_language_and_the_version_of_the_time() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     let save = async |locale: &str, text: &str| {
         let parts = json!({"email": {"subject": "s", "text": text}});
         api.post("/api/v1/templates", &json!({"code": "note", "locale": locale, "parts": parts, "variables": []})).await

@@ -55,7 +55,8 @@ async fn told(api: &Api, name: &str, subject: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_is_told_as_the_rules_say() {
-    let (process, api) = House::new().start().await;
+    let house = House::new();
+    let (process, api) = house.start().await;
     event_mail(&api).await;
     // Without any rule made: one line in the log for each new item.
     let item = id_of(&api.post("/api/v1/items", &json!({"name": "lamp"})).await);
@@ -92,7 +93,8 @@ async fn what_happens_is_told_as_the_rules_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recipient_who_is_gone_keeps_nothing_from_the_others() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     event_mail(&api).await;
     let gone = api.user("gone", json!({})).await;
     rule(&api, "all", "item.created", json!([{"user_id": gone}, {"email": "ops@example.net"}])).await;

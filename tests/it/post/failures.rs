@@ -31,7 +31,8 @@ async fn replay(api: &Api, id: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_wants_patience_is_asked_again_in_minutes() {
     let relay = Relay::start();
-    let (_process, api) = House::with(&relay).start().await;
+    let house = House::with(&relay);
+    let (_process, api) = house.start().await;
     api.note().await;
     let user = api.user("ada", json!({})).await;
     relay.next("RCPT", Act::Say("451 4.7.1 greylisted, come back later"));
@@ -54,7 +55,8 @@ async fn a_relay_that_wants_patience_is_asked_again_in_minutes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mailbox_that_does_not_exist_is_never_tried_again() {
     let relay = Relay::start();
-    let (_process, api) = House::with(&relay).start().await;
+    let house = House::with(&relay);
+    let (_process, api) = house.start().await;
     api.note().await;
     let user = api.user("ada", json!({})).await;
     relay.next("RCPT", Act::Say("550 5.1.1 no such user"));
@@ -81,7 +83,8 @@ async fn a_mailbox_that_does_not_exist_is_never_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_whose_answer_is_lost_is_sent_again_as_the_same_mail() {
     let relay = Relay::start();
-    let (_process, api) = House::with(&relay).start().await;
+    let house = House::with(&relay);
+    let (_process, api) = house.start().await;
     api.note().await;
     let user = api.user("ada", json!({})).await;
     relay.next(".", Act::Drop);
@@ -122,6 +125,7 @@ async fn a_dead_letter_holds_its_whole_history_and_is_sent_again() {
     let id = api.send("webhook", &users[0], json!({})).await;
     // Six attempts are more than the breaker bears in a row: others that are sent meanwhile keep it closed.
     let fails = async |before: usize| {
+        api.post("/api/v1/breakers/webhook:127.0.0.1/reset", &json!({})).await;
         wait_until("it has failed three times", async || {
             let n = api.get(&format!("/api/v1/notifications/{id}")).await;
             n["attempts"].as_array().unwrap().len() >= before + 3

@@ -39,7 +39,8 @@ fn parts(parent: &Value) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_notification_for_each_server_and_device() {
     let receiver = HttpFake::saying(Reply::status(204)).await;
-    let (_process, api) = house().start().await;
+    let house = house();
+    let (_process, api) = house.start().await;
     api.note().await;
     let user = api.user("ada", json!({})).await;
     add_servers(&api, &user, &receiver).await;

@@ -19,7 +19,8 @@ fn text(text: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_saves_at_once_are_versions_one_to_twenty() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     let saves = (0..20).map(|n| {
         let (api, body) = (api.clone(), text(&format!("text {n}")));
         async move { api.post("/api/v1/templates", &body).await["version"].as_u64().unwrap() }
@@ -34,7 +35,8 @@ async fn twenty_saves_at_once_are_versions_one_to_twenty() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changed_and_back_again() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     for n in 1..=2 {
         api.post("/api/v1/templates", &text(&format!("Same.\nText {n}."))).await;
     }
@@ -54,7 +56,8 @@ async fn what_changed_and_back_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_is_told_with_its_field_and_line() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     for (body, field, says) in [
         (text("one\ntwo\n{% if %}"), "parts.email.text", "line 3"),
         (text("one\n{{ nobody }}"), "parts.email.text", "nobody"),

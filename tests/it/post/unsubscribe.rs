@@ -29,7 +29,8 @@ async fn click(api: &Api, path: &str) -> u16 {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_click_ends_the_mails_of_one_category() {
     let relay = Relay::start();
-    let (_process, api) = House::with(&relay).start().await;
+    let house = House::with(&relay);
+    let (_process, api) = house.start().await;
     api.note().await;
     let user = api.user("ada", json!({})).await;
     let id = api.send("email", &user, json!({"category": "news"})).await;

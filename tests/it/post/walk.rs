@@ -39,7 +39,8 @@ async fn walk(api: &Api) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn walk_embedded() {
-    let (_process, api) = House::new().start().await;
+    let house = House::new();
+    let (_process, api) = house.start().await;
     walk(&api).await;
 }
 
