@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{Api, House, Relay, note_to};
+use crate::support::fleet::{Fleet, Via};
 
 /// Posts with a key in the header; answers status, body and whether it was answered before.
 async fn keyed(api: &Api, key: &str, body: &Value) -> (u16, Value, bool) {
@@ -60,4 +61,21 @@ async fn a_key_belongs_to_one_request() {
     api.delete(&format!("/api/v1/users/{user}")).await;
     assert_eq!(keyed(&api, "k2", &note_to("email", &user, json!({}))).await, (202, first, true));
     assert_eq!(keyed(&api, "k5", &note_to("email", &user, json!({}))).await.0, 400);
+}
+
+/// The same over two processes that share nothing but the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_equal_requests_at_two_doors_send_one_message() {
+    let fleet = Fleet::shared(Via::Rabbitmq).await;
+    let (one, two) = (fleet.serve().await, fleet.serve().await);
+    let (_worker, _scheduler) = (fleet.worker(&[]).await, fleet.scheduler().await);
+    let doors = [Api::of(&one), Api::of(&two)];
+    doors[0].note().await;
+    let user = doors[0].user("ada", json!({})).await;
+    let body = note_to("email", &user, json!({"request_id": "once"}));
+    let answers = join_all((0..100).map(|n| doors[n % 2].post("/api/v1/notifications", &body))).await;
+    assert!(answers.iter().all(|a| *a == answers[0]), "{answers:?}");
+    doors[1].reaches(&super::id_of(&answers[0]), "delivered").await;
+    assert_eq!(doors[0].list("/api/v1/notifications").await.len(), 1);
+    assert_eq!(doors[0].list("/api/v1/sink").await.len(), 1);
 }

@@ -197,6 +197,22 @@ async fn random_kills_leave_no_item_without_its_event() {
     eprintln!("items under random kills: {kills} kills, {items} items, as many events, each told once");
 }
 
+/// The process that took the item dies before it can wake anybody: the scheduler finds the event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_that_dies_with_an_item_leaves_its_event() {
+    for via in [Via::Redis, Via::Rabbitmq] {
+        let fleet = Fleet::shared(via).await;
+        let (_worker, _scheduler) = (fleet.worker(&[]).await, fleet.scheduler().await);
+        let mut mortal = fleet.spawn_with("serve", &[], &[("APP_FAILPOINTS", "items.after_insert:3")]);
+        mortal.ready().await;
+        let api = Api::of(&mortal);
+        while api.call(Method::POST, "/api/v1/items", Some(&json!({"name": "x"}))).await.is_some() {}
+        wait_until("it dies", async || mortal.was_killed()).await;
+        let serve = fleet.serve().await;
+        assert_eq!(balanced(&Api::of(&serve)).await, 3);
+    }
+}
+
 /// Items are taken while the broker is away, and told of when it is back.
 async fn without_a_broker(via: Via) {
     let store = servers::mongodb_database().await;

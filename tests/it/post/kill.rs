@@ -10,8 +10,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{House, Relay, note_to};
-use crate::support::wait_until;
+use super::{Api, House, Relay, note_to};
+use crate::support::{
+    fleet::{Fleet, Via},
+    wait_until,
+};
 
 /// A mail under a key, whose maker dies at `failpoint`; it must arrive so many times.
 async fn dies_at(failpoint: &'static str, mails: usize) {
@@ -60,6 +63,43 @@ steps! {
     after_it_is_sent: "notifications.after_send" => 2;
     after_its_run: "worker.after_run" => 2;
     after_its_end_is_stored: "worker.after_finish" => 1;
+}
+
+/// The same in a fleet: one worker dies with the mail, another one takes it over.
+async fn a_worker_dies_at(via: Via, failpoint: &'static str, mails: usize) {
+    let relay = Relay::start();
+    let mut fleet = Fleet::shared(via).await;
+    for (name, value) in relay.env() {
+        fleet.set(name, &value);
+    }
+    let (serve, _scheduler) = (fleet.serve().await, fleet.scheduler().await);
+    let api = Api::of(&serve);
+    api.note().await;
+    let user = api.user("ada", json!({})).await;
+    let own = [("APP_FAILPOINTS", failpoint)];
+    let mut mortal = fleet.spawn_with("worker", &["--queues", "email"], &own);
+    mortal.said("ready").await;
+    let id = api.send("email", &user, json!({})).await;
+    wait_until("the worker dies", async || mortal.was_killed()).await;
+    let _worker = fleet.worker(&["--queues", "email"]).await;
+    let done = api.reaches(&id, "delivered").await;
+    let first = &done["attempts"][0];
+    assert_eq!((&first["outcome"], &first["ambiguous"]), (&json!("lost"), &json!(true)), "{done}");
+    assert_eq!((relay.mails_of(&id).len(), relay.fake.mails().len()), (mails, mails), "{done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_worker_sends_what_one_had_not() {
+    for via in [Via::Redis, Via::Rabbitmq] {
+        a_worker_dies_at(via, "notifications.before_send", 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_worker_sends_again_what_one_could_not_tell_of() {
+    for via in [Via::Redis, Via::Rabbitmq] {
+        a_worker_dies_at(via, "notifications.after_send", 2).await;
+    }
 }
 
 /// How long the random kills go on.

@@ -17,20 +17,33 @@ fn text(text: &str) -> Value {
     json!({"code": "hello", "parts": parts, "variables": [{"name": "name", "example": "Ada"}]})
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn twenty_saves_at_once_are_versions_one_to_twenty() {
-    let house = House::new();
-    let (_process, api) = house.start().await;
+/// Twenty saves at once, at one door or at several.
+async fn twenty_saves(doors: &[Api]) {
     let saves = (0..20).map(|n| {
-        let (api, body) = (api.clone(), text(&format!("text {n}")));
+        let (api, body) = (doors[n % doors.len()].clone(), text(&format!("text {n}")));
         async move { api.post("/api/v1/templates", &body).await["version"].as_u64().unwrap() }
     });
     let versions: BTreeSet<u64> = join_all(saves).await.into_iter().collect();
     assert_eq!(versions, (1..=20).collect());
+    let api = &doors[0];
     let kept = api.list("/api/v1/templates/hello/versions").await;
     assert_eq!(kept.iter().map(|t| t["version"].as_u64().unwrap()).collect::<BTreeSet<_>>(), versions);
     assert_eq!(api.get("/api/v1/templates/hello").await["version"], 20);
     assert_eq!(api.list("/api/v1/templates").await.len(), 1, "one head");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_saves_at_once_are_versions_one_to_twenty() {
+    let house = House::new();
+    let (_process, api) = house.start().await;
+    twenty_saves(&[api]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_saves_at_two_doors_are_versions_one_to_twenty() {
+    let fleet = Fleet::shared(Via::Redis).await;
+    let (one, two) = (fleet.serve().await, fleet.serve().await);
+    twenty_saves(&[Api::of(&one), Api::of(&two)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
