@@ -39,9 +39,28 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A URL whose path or query may be somebody's secret: its `Debug` shows no more than where it leads.
+pub struct Origin<'a>(pub &'a str);
+
+impl fmt::Debug for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", self.0));
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = host.rsplit_once('@').map_or(host, |(_login, host)| host);
+        write!(f, "{scheme}://{host}/***")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_shows_only_where_it_leads() {
+        for url in ["https://h.org:8/hush?k=hush#hush", "https://hush:hush@h.org:8?hush", "https://h.org:8"] {
+            assert_eq!(format!("{:?}", Origin(url)), "https://h.org:8/***");
+        }
+    }
 
     #[test]
     fn a_secret_is_not_shown_and_is_compared_whole() {

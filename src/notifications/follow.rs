@@ -50,7 +50,7 @@ impl JobKind for Follower {
         }
     }
 
-    async fn run(&self, _ctx: JobContext, Told(event): Told) -> Outcome {
+    async fn run(&self, ctx: JobContext, Told(event): Told) -> Outcome {
         let Some(service) = self.notifications.get().and_then(Weak::upgrade) else {
             return Outcome::Retry(JobError::new("starting", "the process is starting or ending"));
         };
@@ -60,6 +60,9 @@ impl JobKind for Follower {
         };
         let (mut sent, mut broken, mut failed) = (0, Vec::new(), None);
         for kept in &rules {
+            if ctx.is_cancelled() {
+                return Outcome::Retry(JobError::new("stopped", "told to stop between two rules"));
+            }
             match service.follow(kept, &event).await {
                 Ok(n) => sent += n,
                 // The key stands for this event and rule: it was followed before, with other recipients.

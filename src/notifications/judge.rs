@@ -34,6 +34,8 @@ use crate::{
 
 /// From this priority on a message is sent in quiet hours, too.
 pub const URGENT: u8 = 8;
+/// So long a notification waits for a provider that lets nothing pass, from when it could first be sent.
+pub const PATIENCE: Duration = Duration::from_secs(3 * 86_400);
 
 /// How often messages may be sent by each channel; no limit if none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,6 +97,14 @@ pub struct Case<'a> {
     pub priority: Priority,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+}
+
+impl Case<'_> {
+    /// Whether it has waited long enough to be given up: nobody wants a message of last week.
+    pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
+        let since = self.payload.send_at.unwrap_or_default().max(self.accepted_at);
+        now >= since.plus(PATIENCE)
+    }
 }
 
 /// What becomes of it now.
@@ -294,6 +304,8 @@ impl Judge {
                 way.pass("rate_limit", "there is a place");
             }
         }
+        // Before the breaker is asked: whom it lets pass must send.
+        let unsubscribe = self.unsubscribe(case).await?;
         let open = if dry {
             let state = self.breakers.state(&provider).await;
             state.until.filter(|until| state.position == Position::Open && *until > now).map_or(Ok(()), Err)
@@ -302,10 +314,13 @@ impl Judge {
         };
         if let Err(until) = open {
             let said = format!("the breaker of {provider} is open, next try at {until}");
+            if case.is_overdue(now) {
+                let message = format!("not sent within 3 days: {said}");
+                return Ok(way.end("breaker", message.clone(), Decision::Fail { code: "given_up", message }));
+            }
             return Ok(way.end("breaker", said, Decision::Wait { code: "breaker_open", until }));
         }
         let said = format!("the breaker of {provider} lets it pass");
-        let unsubscribe = self.unsubscribe(case).await?;
         let message = Box::new(Message {
             id: case.id,
             accepted_at: case.accepted_at,

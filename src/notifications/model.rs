@@ -89,6 +89,10 @@ pub struct Payload {
     /// The caller's key for the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Not before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub send_at: Option<Timestamp>,
 }
 
 impl Payload {

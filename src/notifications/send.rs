@@ -87,6 +87,9 @@ impl Sender {
             priority: ctx.priority(),
             accepted_at: ctx.created_at(),
         };
+        if let Some(outcome) = self.expanded_before(case, &ctx).await {
+            return outcome;
+        }
         let Judged { steps, decision } = match self.judge.judge(case, false).await {
             Ok(judged) => judged,
             Err(e) => return Outcome::Retry(JobError::new("store", e.to_string())),
@@ -188,6 +191,9 @@ impl Sender {
                     error = e.message,
                     "the provider does not let us in: mend the configuration"
                 );
+                if case.is_overdue(self.judge.clock.now()) {
+                    return Outcome::Fail(JobError::new("given_up", format!("not sent within 3 days: {said}")));
+                }
                 Outcome::Postpone(error, e.retry_after.unwrap_or(REFUSED_FOR))
             }
             Fault::Recipient { suppress } => {
@@ -204,13 +210,16 @@ impl Sender {
     async fn suppress(&self, case: Case<'_>, to: &Address, endpoint: Option<Uuid>, said: &str) {
         let Some((channel, address)) = name_of(to) else { return };
         let reason = match channel {
-            Channel::Email => Reason::HardBounce,
-            Channel::Push => Reason::Unregistered,
-            Channel::Webhook | Channel::Console => Reason::Gone,
+            Channel::Email => Some(Reason::HardBounce),
+            Channel::Push => Some(Reason::Unregistered),
+            // Its owner enables it again, and then it must work.
+            Channel::Webhook | Channel::Console => None,
         };
         let detail = Some(format!("notification {}: {said}", case.id));
-        let entry = Suppression { channel, address, category: None, reason, detail };
-        if let Err(e) = self.judge.suppressions.add(entry).await {
+        let entry = reason.map(|reason| Suppression { channel, address, category: None, reason, detail });
+        if let Some(entry) = entry
+            && let Err(e) = self.judge.suppressions.add(entry).await
+        {
             tracing::warn!(notification = %case.id, error = %e, "address not put on the suppression list");
         }
         let (To::User(user), Some(endpoint)) = (&case.payload.to, endpoint) else { return };
@@ -221,6 +230,20 @@ impl Sender {
         };
         if let Err(e) = dropped {
             tracing::warn!(notification = %case.id, user = %user, error = %e, "address not taken from its user");
+        }
+    }
+
+    /// What a run made that died before it could say so. Looked up before anything is judged: the user may have one address
+    /// left by now, and would get the message twice.
+    async fn expanded_before(&self, case: Case<'_>, ctx: &JobContext) -> Option<Outcome> {
+        let splits = matches!(case.channel, Channel::Push | Channel::Webhook) && case.payload.parent.is_none();
+        if !splits || ctx.run() <= 1 {
+            return None;
+        }
+        let service = self.notifications.get().and_then(std::sync::Weak::upgrade)?;
+        match service.expanded(case.id).await {
+            Ok(parts) => parts.map(|parts| done(Report { parts, ..report(Ended::Expanded, Vec::new()) })),
+            Err(e) => Some(Outcome::Retry(JobError::new("store", e.to_string()))),
         }
     }
 

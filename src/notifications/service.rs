@@ -230,6 +230,7 @@ impl Notifications {
             variables: send.variables.clone(),
             category: send.category.clone(),
             request_id: send.request_id.clone(),
+            send_at: send.send_at,
         })
     }
 
@@ -315,15 +316,18 @@ impl Notifications {
             |endpoint: &Uuid| Payload { endpoint: Some(*endpoint), parent: Some(case.id), ..case.payload.clone() };
         let asked = endpoints.iter().map(part).map(|p| submit_as(case.channel, Some(case.priority), None, p));
         let asked = asked.collect::<Result<Vec<_>, _>>()?;
-        let key = Key {
-            scope: "notification".to_owned(),
-            key: case.id.to_string(),
-            // Done again, the user's addresses may be others; what was made first stands.
-            request: Sha256::digest(case.id.as_bytes()).into(),
-        };
         let origin = Origin { correlation_id, traceparent: None };
-        let done = self.jobs.submit(asked, &origin, Some(key), ids).await?;
-        serde_json::from_slice(&done.answer).map_err(|e| super::templates::corrupt("parts", &e))
+        let done = self.jobs.submit(asked, &origin, Some(parts_of(case.id)), ids).await?;
+        read_ids(&done.answer)
+    }
+
+    /// The parts that a run before this one split a notification into, if it did. Its user's addresses may be others by now;
+    /// what was made first stands.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub(super) async fn expanded(&self, id: Uuid) -> Result<Option<Vec<Uuid>>, NotificationError> {
+        self.jobs.recall(&parts_of(id)).await?.map(|done| read_ids(&done.answer)).transpose()
     }
 
     /// Sends what the rules say about an event. Done again, it sends nothing twice. Answers how much was sent.
@@ -338,9 +342,33 @@ impl Notifications {
             .enumerate()
             .filter_map(|(i, r)| Some((r.of(event)?, format!("rule {}: recipients[{i}]", rule.name))))
             .collect();
-        if to.is_empty() {
-            return Ok(0);
+        let (to, gone) = self.present(to).await?;
+        let sent = if to.is_empty() { 0 } else { self.send_to(kept, event, to).await? };
+        // Told after the others were sent to: one who is gone keeps nothing from them.
+        if gone.is_empty() { Ok(sent) } else { Err(NotificationError::Invalid(gone)) }
+    }
+
+    /// Those who can be sent to, and what to say of users that are gone.
+    async fn present(&self, all: Vec<(To, String)>) -> Result<(Vec<(To, String)>, Vec<FieldError>), NotificationError> {
+        let (mut there, mut gone) = (Vec::with_capacity(all.len()), Vec::new());
+        for (to, field) in all {
+            if let To::User(id) = to {
+                match self.judge.users.get(id).await {
+                    Ok(_) => {}
+                    Err(e) if e.kind() == Kind::NotFound => {
+                        gone.push(FieldError::new(field, e.to_string()));
+                        continue;
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            there.push((to, field));
         }
+        Ok((there, gone))
+    }
+
+    async fn send_to(&self, kept: &Kept, event: &Event, to: Vec<(To, String)>) -> Result<usize, NotificationError> {
+        let rule = &kept.rule;
         let send = Send {
             channel: rule.channel,
             to,
@@ -354,15 +382,23 @@ impl Notifications {
         };
         let key = Key {
             scope: "event".to_owned(),
-            key: format!("{}/{}", event.id, rule.name),
+            // A rule of the configuration has no id, and one in the store may have the same name.
+            key: format!("{}/{}", event.id, if kept.id.is_nil() { rule.name.clone() } else { kept.id.to_string() }),
             request: Sha256::digest(event.id.as_bytes()).into(),
         };
         let origin = Origin { correlation_id: event.correlation_id.clone(), traceparent: None };
         let sent = self.send(&send, &origin, Some(key), ids).await?;
-        let ids: Vec<Uuid> =
-            serde_json::from_slice(&sent.answer).map_err(|e| super::templates::corrupt("parts", &e))?;
-        Ok(ids.len())
+        Ok(read_ids(&sent.answer)?.len())
     }
+}
+
+/// The key under which a notification is split: done again, it is split once.
+fn parts_of(id: Uuid) -> Key {
+    Key { scope: "notification".to_owned(), key: id.to_string(), request: Sha256::digest(id.as_bytes()).into() }
+}
+
+fn read_ids(answer: &[u8]) -> Result<Vec<Uuid>, NotificationError> {
+    serde_json::from_slice(answer).map_err(|e| super::templates::corrupt("parts", &e))
 }
 
 fn ids(jobs: &[Job]) -> Vec<u8> {

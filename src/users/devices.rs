@@ -2,11 +2,18 @@
 //!
 //! They hold secrets that messages are sent with: these are written to the store and the cache, and shown by nothing else.
 
+use std::fmt;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::check;
-use crate::base::{clock::Timestamp, error::FieldError, id::ContactId, secret::Secret};
+use crate::base::{
+    clock::Timestamp,
+    error::FieldError,
+    id::ContactId,
+    secret::{Origin, Secret},
+};
 
 /// Most push tokens of one user.
 pub const PUSH_TOKENS_MAX: usize = 20;
@@ -33,7 +40,7 @@ pub struct PushToken {
 }
 
 /// How a device or browser is reached.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum PushKind {
     /// By Firebase Cloud Messaging.
@@ -52,6 +59,16 @@ pub enum PushKind {
         #[serde(with = "kept")]
         auth: Secret,
     },
+}
+
+/// Whoever knows where a browser is reached can send to it.
+impl fmt::Debug for PushKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fcm { token } => f.debug_tuple("Fcm").field(token).finish(),
+            Self::WebPush { endpoint, .. } => f.debug_tuple("WebPush").field(&Origin(endpoint)).finish(),
+        }
+    }
 }
 
 impl PushKind {
@@ -85,7 +102,7 @@ impl PushKind {
 }
 
 /// One of the user's own servers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Names it.
     pub id: ContactId,
@@ -99,6 +116,15 @@ pub struct Endpoint {
     pub disabled: bool,
     /// When it was added.
     pub created_at: Timestamp,
+}
+
+/// The URL may hold what lets its caller in.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = Origin(&self.url);
+        let mut shown = f.debug_struct("Endpoint");
+        shown.field("id", &self.id).field("url", &url).field("disabled", &self.disabled).finish_non_exhaustive()
+    }
 }
 
 impl Endpoint {

@@ -25,6 +25,7 @@ mod fleet;
 mod floors;
 mod model;
 mod nginx;
+mod post;
 mod startup;
 mod support;
 mod users;

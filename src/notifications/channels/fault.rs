@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::{Timestamp as Instant, fmt::rfc2822};
+use url::Url;
 
 use super::{Fault, SendError};
 use crate::base::clock::Timestamp;
@@ -21,6 +22,12 @@ impl SendError {
 
     pub(super) fn after(self, wait: Option<Duration>) -> Self {
         Self { retry_after: wait, ..self }
+    }
+
+    /// Hides where it was sent: whoever knows the path can send there, too, and a provider may repeat it.
+    pub(super) fn without_url(self, url: &Url) -> Self {
+        let (path, query) = (url.path(), url.query().unwrap_or_default());
+        self.without(&[url.as_str(), &format!("{path}?{query}"), path, query])
     }
 
     /// Hides what a provider may have repeated to us.

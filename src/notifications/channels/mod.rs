@@ -15,14 +15,17 @@ mod set;
 mod webhook;
 mod webpush;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::base::{clock::Timestamp, secret::Secret};
+use crate::base::{
+    clock::Timestamp,
+    secret::{Origin, Secret},
+};
 
 pub use self::{
     console::Console,
@@ -40,7 +43,7 @@ pub use self::{
 pub struct OpenError(pub(crate) String);
 
 /// A message as it is to be sent: rendered, with nothing left to look up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Message {
     /// The notification's id: the same for every attempt, so that the other side can tell a repetition.
     pub id: Uuid,
@@ -56,6 +59,13 @@ pub struct Message {
     pub urgent: bool,
     /// A link by which the recipient can stop messages of this category (RFC 8058), if the recipient may.
     pub unsubscribe: Option<String>,
+}
+
+/// What it says is between sender and recipient, and whoever has its link can unsubscribe.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("id", &self.id).field("to", &self.to).finish_non_exhaustive()
+    }
 }
 
 /// What a message says, in the parts of its channel.
@@ -95,7 +105,7 @@ pub enum Content {
 }
 
 /// Where a message goes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Address {
     /// A mailbox, with the name to show if there is one.
     Email {
@@ -127,6 +137,19 @@ pub enum Address {
     },
     /// The log.
     Console,
+}
+
+/// Whoever knows a token or the URL of an endpoint can send to it, so neither is shown.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Email { mailbox, .. } => f.debug_tuple("Email").field(mailbox).finish(),
+            Self::Fcm { token } => f.debug_tuple("Fcm").field(token).finish(),
+            Self::WebPush { endpoint, .. } => f.debug_tuple("WebPush").field(&Origin(endpoint)).finish(),
+            Self::Webhook { url, .. } => f.debug_tuple("Webhook").field(&Origin(url)).finish(),
+            Self::Console => f.write_str("Console"),
+        }
+    }
 }
 
 /// A message that was taken.

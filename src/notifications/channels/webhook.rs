@@ -70,7 +70,7 @@ impl Channel for Webhook {
             ("webhook-signature", &signature),
         ]);
         let answer = self.exchange.post(&url, headers, body.clone(), ANSWER_MAX, Limit::new(self.timeout)).await;
-        judge(answer.map_err(repeatable)?, message)
+        judge(answer.map_err(repeatable)?, message).map_err(|e| e.without_url(&url))
     }
 }
 

@@ -2,11 +2,11 @@
 //! the channels name, and in one suite for what all channels share.
 
 mod email;
-mod fakes;
+pub(crate) mod fakes;
 mod fcm;
 mod guard;
 mod mail;
-mod parties;
+pub(crate) mod parties;
 mod shared;
 mod webhook;
 mod webpush;

@@ -145,6 +145,8 @@ async fn dies_and_recovers_at(name: &'static str) {
                 wait_until("it is reached or not", async || process.was_killed() || Instant::now() >= deadline).await;
             } else if name.starts_with("items.") {
                 drop(process.post("/api/v1/items", &json!({"name": "x"})).await);
+            } else if name.starts_with("notifications.") {
+                drop(process.post("/api/v1/notifications", &line()).await);
             } else {
                 ledger.submit_mix(&process).await;
             }
@@ -164,7 +166,27 @@ async fn dies_and_recovers_at(name: &'static str) {
     if name.starts_with("items.") {
         return items_have_their_events(&process).await;
     }
+    if name.starts_with("notifications.") {
+        return lines_are_written(&process).await;
+    }
     ledger.settle(&process).await;
+}
+
+/// A notification to the log.
+fn line() -> Value {
+    let event = json!({"name": "n", "subject": "s", "data": {}, "at": "2026-11-21T08:00:00.000Z"});
+    json!({"notification_type": "console", "template_code": "event", "variables": {"event": event}})
+}
+
+/// What was accepted is delivered, whoever died with it. `tests/it/post/kill.rs` counts what arrives.
+async fn lines_are_written(process: &Process) {
+    wait_until("every notification is delivered", async || {
+        let all = process.get("/api/v1/notifications?limit=200").await.unwrap();
+        let all = all["data"].as_array().unwrap();
+        assert!(!all.is_empty());
+        all.iter().all(|n| n["status"] == "delivered")
+    })
+    .await;
 }
 
 /// Each item has one event, those included whose maker died.
@@ -213,6 +235,8 @@ failpoints! {
     killed_in_the_lost_pass = "scheduler.lost.after_publish";
     killed_in_the_retention_pass = "scheduler.retention.after_delete";
     killed_after_an_item_before_its_bell = "items.after_insert";
+    killed_before_a_message_is_sent = "notifications.before_send";
+    killed_after_a_message_is_sent = "notifications.after_send";
 }
 
 /// How long the random kills go on.

@@ -53,14 +53,14 @@ impl Fcm {
 
     async fn deliver(&self, body: &str, message: &Message) -> Result<Receipt, SendError> {
         let limit = Limit::new(self.timeout);
-        let first = self.tokens.get(&self.exchange, message.now, limit).await?;
-        let mut answer = self.post(body, &first, limit).await?;
+        let mut access = self.tokens.get(&self.exchange, message.now, limit).await?;
+        let mut answer = self.post(body, &access, limit).await?;
         if verdict::is_stale_token(&answer) {
-            self.tokens.forget(&first, limit).await?;
-            let second = self.tokens.get(&self.exchange, message.now, limit).await?;
-            answer = self.post(body, &second, limit).await?;
+            self.tokens.forget(&access, limit).await?;
+            access = self.tokens.get(&self.exchange, message.now, limit).await?;
+            answer = self.post(body, &access, limit).await?;
         }
-        verdict::of(&answer, message.now)
+        verdict::of(&answer, message.now).map_err(|e| e.without(&[access.reveal()]))
     }
 }
 

@@ -102,7 +102,7 @@ impl Channel for WebPush {
             ("authorization", &self.key.authorization(&url, message.now)),
         ]);
         let answer = self.exchange.post(&url, headers, sealed, ANSWER_MAX, Limit::new(self.timeout)).await?;
-        judge(&answer, message).map_err(|e| e.without(&[auth.reveal(), endpoint]))
+        judge(&answer, message).map_err(|e| e.without(&[auth.reveal(), endpoint]).without_url(&url))
     }
 }
 
