@@ -50,6 +50,11 @@ bench-notifications: compiler servers ## Measure accepting and delivering notifi
 	@tests/tools/prepare wrk
 	tests/tools/servers $(CARGO) bench --bench notifications
 
+URL ?= http://127.0.0.1:8000
+
+load: ## Put a realistic mix of calls on URL=http://127.0.0.1:8000 for 20 s; LOAD="--rate 500" for more
+	@tests/tools/load $(URL) $(LOAD)
+
 tools: ## Get the tools that tests use, into .tools
 	@tests/tools/prepare tools
 

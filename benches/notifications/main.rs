@@ -5,6 +5,9 @@
 //! answers the same bytes; delivering goes to a relay and a receiver in this process and is compared with a bare client
 //! that does the same without a queue. Every delivery is counted: each run checks that exactly what was accepted arrived,
 //! each once. Everything shares the machine.
+//!
+//! `BENCH_REPS` runs (3), of which the median counts; `BENCH_ONLY` names parts (`accept,deliver,latency,memory`, `embedded`,
+//! `fleet`); `BENCH_APP` is another binary to measure, such as that of an older commit.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

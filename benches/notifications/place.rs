@@ -70,7 +70,8 @@ impl Place {
     /// Starts `app all`, which works on these queues.
     pub(crate) async fn start(&self, queues: &str, more: &[(&str, String)]) -> Server {
         let port = free_port();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_app"));
+        let program = std::env::var("BENCH_APP").unwrap_or_else(|_| env!("CARGO_BIN_EXE_app").to_owned());
+        let mut command = Command::new(program);
         command.args(["all", "--queues", queues, "--port", &port.to_string()]);
         command.env("APP__LOG__LEVEL", "warn").env("APP__LOG__REQUESTS", "off");
         command.env("APP__WEBHOOK__ALLOW_HTTP", "true").env("APP__WEBHOOK__ALLOW_PRIVATE", "true");

@@ -14,7 +14,7 @@ use super::{
     judge::{Case, Judge, Judged},
     model::{Channel, Frozen, Notification, Payload, Status, TAG, To, check_name, kind_of},
     rules::{self, Kept},
-    templates::Saved,
+    template::model::{Ready, Template},
 };
 use crate::{
     base::{
@@ -81,8 +81,8 @@ pub struct Notifications {
     judge: Judge,
 }
 
-/// Templates that were found for one request.
-type Found = HashMap<String, (Saved, Vec<String>)>;
+/// Templates that were found for one request, by language, with the languages that were looked for.
+type Found = HashMap<String, (Frozen, Vec<String>)>;
 
 impl Notifications {
     /// A service over the job queue.
@@ -192,15 +192,10 @@ impl Notifications {
                 _ => e.into(),
             })?;
         }
-        let (saved, locales) = match found.get(&locale) {
+        let (template, locales) = match found.get(&locale) {
             Some(known) => known.clone(),
             None => {
-                let resolved =
-                    self.judge.templates.resolve(&send.template_code, &locale).await.map_err(|e| match e {
-                        NotificationError::NotFound(m) => NotificationError::field("template_code", m),
-                        other => other,
-                    })?;
-                check(&resolved.0, send)?;
+                let resolved = self.resolve(send, &locale).await?;
                 found.insert(locale, resolved.clone());
                 resolved
             }
@@ -210,16 +205,25 @@ impl Notifications {
             to: to.clone(),
             endpoint: None,
             parent: None,
-            template: Frozen {
-                code: saved.template.code,
-                locale: saved.template.locale,
-                version: saved.template.version,
-            },
+            template,
             locales,
             variables: send.variables.clone(),
             category: send.category.clone(),
             request_id: send.request_id.clone(),
         })
+    }
+
+    /// The version of the template that is sent in this language, found to say what is asked of it.
+    async fn resolve(&self, send: &Send, locale: &str) -> Result<(Frozen, Vec<String>), NotificationError> {
+        let templates = &self.judge.templates;
+        let (saved, locales) = templates.resolve(&send.template_code, locale).await.map_err(|e| match e {
+            NotificationError::NotFound(m) => NotificationError::field("template_code", m),
+            other => other,
+        })?;
+        let ready = templates.ready(saved.template);
+        check(&ready, send)?;
+        let Template { code, locale, version, .. } = &ready.template;
+        Ok((Frozen { code: code.clone(), locale: locale.clone(), version: *version }, locales))
     }
 
     /// One notification.
@@ -379,8 +383,8 @@ fn reachable(channel: Channel, to: &To) -> Result<(), String> {
 }
 
 /// Checks that a template can say what is asked of it.
-fn check(saved: &Saved, send: &Send) -> Result<(), NotificationError> {
-    let template = &saved.template;
+fn check(ready: &Ready, send: &Send) -> Result<(), NotificationError> {
+    let template = &ready.template;
     if !template.channels().contains(&send.channel) {
         let message = format!(
             "`{}` in `{}` has no part for the channel `{}`",
@@ -398,7 +402,7 @@ fn check(saved: &Saved, send: &Send) -> Result<(), NotificationError> {
         return Err(NotificationError::Invalid(missing));
     }
     // What cannot be rendered now cannot be rendered later: the version and the variables are frozen.
-    template
+    ready
         .render(send.channel, &send.variables)
         .map(drop)
         .map_err(|e| NotificationError::Invalid(vec![e.under("template")]))
