@@ -71,7 +71,10 @@ fn main() {
     drop(rustls::crypto::ring::default_provider().install_default());
     let reps: usize = std::env::var("BENCH_REPS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
-    let wanted = |part: &str| only.is_empty() || only.split(',').any(|p| p == part);
+    let named = |part: &str| only.split(',').any(|p| p == part);
+    let either = |a: &str, b: &str| named(a) || !named(b);
+    let parts = ["accept", "deliver", "latency", "memory"];
+    let wanted = |part: &str| named(part) || !parts.into_iter().any(named);
     let servers = (std::env::var("TEST_MONGODB_URL").ok(), std::env::var("TEST_REDIS_URL").ok());
     let mut report = Report::default();
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
@@ -80,10 +83,10 @@ fn main() {
             if wanted("deliver") {
                 bare_deliveries(&mut report).await;
             }
-            if only.is_empty() || !only.contains("fleet") || only.contains("embedded") {
+            if either("embedded", "fleet") {
                 measure(&mut report, wanted, async || Place::embedded()).await;
             }
-            if let ((Some(mongodb), Some(redis)), false) = (&servers, only.contains("embedded")) {
+            if let ((Some(mongodb), Some(redis)), true) = (&servers, either("fleet", "embedded")) {
                 measure(&mut report, wanted, async || Place::fleet(mongodb, redis).await).await;
             }
         }

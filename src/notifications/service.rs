@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use futures_util::stream::{self, StreamExt};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -34,6 +35,8 @@ use crate::{
 
 /// Most recipients of one request.
 pub const RECIPIENTS_MAX: usize = 1000;
+/// How many recipients of one request are looked up at once.
+const LOOK_UPS: usize = 16;
 
 /// A request to send.
 #[derive(Clone, Debug)]
@@ -154,10 +157,16 @@ impl Notifications {
         if !faults.is_empty() {
             return Err(NotificationError::Invalid(faults));
         }
+        let look_ups: Vec<_> = send.to.iter().map(|(to, field)| self.locale(send, to, field)).collect();
+        let locales: Vec<_> = stream::iter(look_ups).buffered(LOOK_UPS).collect().await;
         let mut found = Found::new();
         let mut payloads = Vec::with_capacity(send.to.len());
-        for (to, field) in &send.to {
-            match self.payload(send, to, field, &mut found).await {
+        for ((to, field), locale) in send.to.iter().zip(locales) {
+            let made = match locale {
+                Ok(locale) => self.payload(send, to, field, locale, &mut found).await,
+                Err(e) => Err(e),
+            };
+            match made {
                 Ok(payload) => payloads.push(payload),
                 Err(NotificationError::Invalid(more)) => faults.extend(more),
                 Err(e) => return Err(e),
@@ -169,29 +178,28 @@ impl Notifications {
         if faults.is_empty() { Ok(payloads) } else { Err(NotificationError::Invalid(faults)) }
     }
 
+    /// The language for one recipient, who must exist.
+    async fn locale(&self, send: &Send, to: &To, field: &str) -> Result<String, NotificationError> {
+        let own = match to {
+            To::User(id) => match self.judge.users.get(*id).await {
+                Ok(user) => user.locale,
+                Err(e) if e.kind() == Kind::NotFound => return Err(NotificationError::field(field, e.to_string())),
+                Err(e) => return Err(e.into()),
+            },
+            To::Email(_) | To::Console(_) => super::template::model::DEFAULT_LOCALE.to_owned(),
+        };
+        Ok(send.locale.clone().unwrap_or(own))
+    }
+
     async fn payload(
         &self,
         send: &Send,
         to: &To,
         field: &str,
+        locale: String,
         found: &mut Found,
     ) -> Result<Payload, NotificationError> {
-        let locale = match (&send.locale, to) {
-            (Some(locale), _) => locale.clone(),
-            (None, To::User(id)) => match self.judge.users.get(*id).await {
-                Ok(user) => user.locale,
-                Err(e) if e.kind() == Kind::NotFound => return Err(NotificationError::field(field, e.to_string())),
-                Err(e) => return Err(e.into()),
-            },
-            (None, _) => super::template::model::DEFAULT_LOCALE.to_owned(),
-        };
         reachable(send.channel, to).map_err(|m| NotificationError::field(field, m))?;
-        if let (Some(_), To::User(id)) = (&send.locale, to) {
-            self.judge.users.get(*id).await.map_err(|e| match e.kind() {
-                Kind::NotFound => NotificationError::field(field, e.to_string()),
-                _ => e.into(),
-            })?;
-        }
         let (template, locales) = match found.get(&locale) {
             Some(known) => known.clone(),
             None => {

@@ -255,8 +255,7 @@ impl Ready {
         Ok(match channel {
             Channel::Email => {
                 let e = parts.email.as_ref().ok_or_else(none)?;
-                let html =
-                    e.html.as_ref().map(|_| self.part("email.html", Escape::Html, &variables)).transpose()?;
+                let html = e.html.as_ref().map(|_| self.part("email.html", Escape::Html, &variables)).transpose()?;
                 Content::Email { subject: self.line("email.subject", &variables)?, text: text("email.text")?, html }
             }
             Channel::Push => {
@@ -354,7 +353,9 @@ mod tests {
         assert_eq!(t.check(), Ok(()));
         let ready = Ready::new(t.clone(), &Engine::new());
         let Value::Object(given) = json!({"name": "<A>\r\nBcc: x"}) else { unreachable!() };
-        let Ok(Content::Email { subject, text, html }) = ready.render(Channel::Email, &given) else { panic!("no mail") };
+        let Ok(Content::Email { subject, text, html }) = ready.render(Channel::Email, &given) else {
+            panic!("no mail")
+        };
         assert_eq!(subject, "Hi <A> Bcc: x", "no line break gets into a header");
         assert_eq!(text, "Hi <A>\r\nBcc: x");
         assert_eq!(html.unwrap(), "<p>&lt;A&gt;\r\nBcc: x</p>");
