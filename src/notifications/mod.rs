@@ -4,6 +4,7 @@
 //! history exist once. Its way: [`service`] accepts it, [`judge`] decides what becomes of it each time it is to be sent,
 //! [`send`] does that, and [`channels`] know the providers.
 
+mod accept;
 pub mod breaker;
 pub mod channels;
 pub mod error;

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     base::{
+        backoff::Backoff,
         clock::{Clock, Timestamp},
         page::{Page, PageRequest},
         store::StoreError,
@@ -29,8 +30,9 @@ use crate::{
 
 /// The version of [`Template`]'s shape in the cache, to be raised when its fields change.
 pub const CACHED_SHAPE: u8 = 1;
-/// How often a save is tried against other writers.
-const TRIES: u32 = 16;
+/// How often a save is tried against other writers, and how they get out of each other's way.
+const TRIES: u32 = 64;
+const AGAIN: Backoff = Backoff { base_ms: 2, cap_ms: 50 };
 /// Versions that are kept compiled. They never change.
 const READY: u64 = 1000;
 /// Labels every head.
@@ -148,7 +150,7 @@ impl Templates {
             Some(cache) => Some(cache.begin(&format!("{code}/{locale}")).await),
             None => None,
         };
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
             let head = self.store.find(Shelf::Templates, &head_name(&code, &locale)).await?;
             template.version = match &head {
                 Some(head) => saved(head.clone())?.template.version.saturating_add(1),
@@ -187,6 +189,7 @@ impl Templates {
                 }
                 return Ok(saved);
             }
+            tokio::time::sleep(AGAIN.delay(attempt)).await;
         }
         Err(NotificationError::Conflict(format!("others keep saving the template `{code}` in `{locale}`: try again")))
     }
