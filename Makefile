@@ -3,10 +3,10 @@ CARGO ?= cargo
 
 COMPOSE = docker compose --env-file deploy/.env
 
-.PHONY: help run build test lint bench bench-broker bench-fleet tools servers compiler clean up down logs
+.PHONY: help run build test lint bench bench-broker bench-fleet bench-notifications load tools servers compiler clean up down logs
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: compiler ## Build and run everything in one process on http://127.0.0.1:8000
 	$(CARGO) run --release -- all
@@ -45,6 +45,15 @@ bench-fleet: compiler servers ## Measure MongoDB, Redis and RabbitMQ beside thei
 
 bench-broker: compiler servers ## Measure each broker beside its bare library
 	tests/tools/servers $(CARGO) bench --bench broker
+
+bench-notifications: compiler servers ## Measure accepting and delivering notifications beside their ceilings
+	@tests/tools/prepare wrk
+	tests/tools/servers $(CARGO) bench --bench notifications
+
+URL ?= http://127.0.0.1:8000
+
+load: ## Put a realistic mix of calls on URL=http://127.0.0.1:8000 for 20 s; LOAD="--rate 500" for more
+	@tests/tools/load $(URL) $(LOAD)
 
 tools: ## Get the tools that tests use, into .tools
 	@tests/tools/prepare tools

@@ -22,7 +22,9 @@ const ALIASES: [(&str, &str); 1] = [("/api/v1/items", "/api/items")];
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "app", description = "Items, durable background jobs, and what happens to them."),
+    info(title = "app", description = "Items, durable background jobs, users, notifications, and what happens to them.\n\nLook at: \
+        [caught mail](/api/v1/sink), [notifications](/api/v1/notifications), [jobs](/api/v1/jobs), [queues](/api/v1/queues), \
+        [events](/api/v1/events), [health](/health), [metrics](/metrics)."),
     paths(
         items::create,
         items::list,

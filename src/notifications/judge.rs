@@ -16,7 +16,7 @@ use super::{
     model::{Channel, Payload, Step, To},
     sink::Sink,
     suppressions::Suppressions,
-    template::model::Template,
+    template::model::Ready,
     templates::Templates,
 };
 use crate::{
@@ -348,7 +348,7 @@ impl Judge {
     }
 }
 
-fn render(template: &Template, case: Case<'_>) -> Result<Content, String> {
+fn render(template: &Ready, case: Case<'_>) -> Result<Content, String> {
     template.render(case.channel, &case.payload.variables).map_err(|e| e.to_string())
 }
 

@@ -38,6 +38,8 @@ const MAX_ATTEMPTS: u32 = 6;
 const BACKOFF: Backoff = Backoff { base_ms: 2_000, cap_ms: 600_000 };
 /// Longest run of one attempt. Channels end sooner by themselves.
 const TIMEOUT: Duration = Duration::from_secs(180);
+/// How far those are spread that wait for a place in a rate limit or behind a breaker; further with each time in vain.
+const CROWD: Backoff = Backoff { base_ms: 250, cap_ms: 60_000 };
 /// Soonest that a refusal of our credentials is tried again.
 const REFUSED_FOR: Duration = super::breaker::OPEN_FOR;
 
@@ -104,7 +106,10 @@ impl Sender {
             Decision::Wait { code, until } => {
                 count("postponed");
                 let said = steps.last().map_or_else(String::new, |s| s.detail.clone());
-                Outcome::Postpone(JobError::new(code, said), until.since(self.judge.clock.now()))
+                let wait = until.since(self.judge.clock.now());
+                // Of many that wait for one place one gets it: they must not all come back at the same moment.
+                let spread = if code == "quiet_hours" { Duration::ZERO } else { CROWD.delay(crowd(ctx.run())) };
+                Outcome::Postpone(JobError::new(code, said), wait + spread)
             }
             Decision::Fail { code, message } => {
                 count("failed");
@@ -254,6 +259,11 @@ impl Sender {
             Err(e) => Outcome::Retry(JobError::new("expand", e.to_string())),
         }
     }
+}
+
+/// How often a run that is the `run`-th may have come in vain, as far as it matters.
+fn crowd(run: u64) -> u32 {
+    u32::try_from(run.saturating_sub(1)).unwrap_or(u32::MAX).min(16)
 }
 
 fn report(status: Ended, steps: Vec<Step>) -> Report {

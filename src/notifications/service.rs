@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use futures_util::stream::{self, StreamExt};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use super::{
     judge::{Case, Judge, Judged},
     model::{Channel, Frozen, Notification, Payload, Status, TAG, To, check_name, kind_of},
     rules::{self, Kept},
-    templates::Saved,
+    template::model::{Ready, Template},
 };
 use crate::{
     base::{
@@ -34,6 +35,10 @@ use crate::{
 
 /// Most recipients of one request.
 pub const RECIPIENTS_MAX: usize = 1000;
+/// Most bytes that the notifications of one request hold together: each keeps its own copy of the variables.
+const REQUEST_MAX: usize = 32 << 20;
+/// How many recipients of one request are looked up at once.
+const LOOK_UPS: usize = 16;
 
 /// A request to send.
 #[derive(Clone, Debug)]
@@ -81,8 +86,8 @@ pub struct Notifications {
     judge: Judge,
 }
 
-/// Templates that were found for one request.
-type Found = HashMap<String, (Saved, Vec<String>)>;
+/// Templates that were found for one request, by language, with the languages that were looked for.
+type Found = HashMap<String, (Frozen, Vec<String>)>;
 
 impl Notifications {
     /// A service over the job queue.
@@ -116,6 +121,14 @@ impl Notifications {
         }
         let payloads = self.payloads(send).await?;
         let asked = payloads.into_iter().map(|p| submit(send, p)).collect::<Result<Vec<_>, _>>()?;
+        let bytes: usize = asked.iter().filter_map(|s| s.payload.as_ref()).map(|p| p.get().len()).sum();
+        if bytes > REQUEST_MAX {
+            let message = format!(
+                "make {bytes} bytes for {} recipients, at most {REQUEST_MAX} are allowed in one request: send to fewer at once",
+                asked.len()
+            );
+            return Err(NotificationError::field("variables", message));
+        }
         self.jobs.submit(asked, origin, key, render).await.map_err(told)
     }
 
@@ -154,19 +167,39 @@ impl Notifications {
         if !faults.is_empty() {
             return Err(NotificationError::Invalid(faults));
         }
+        let look_ups: Vec<_> = send.to.iter().map(|(to, field)| self.locale(send, to, field)).collect();
+        let locales: Vec<_> = stream::iter(look_ups).buffered(LOOK_UPS).collect().await;
         let mut found = Found::new();
         let mut payloads = Vec::with_capacity(send.to.len());
-        for (to, field) in &send.to {
-            match self.payload(send, to, field, &mut found).await {
+        for ((to, field), locale) in send.to.iter().zip(locales) {
+            let made = match locale {
+                Ok(locale) => self.payload(send, to, field, locale, &mut found).await,
+                Err(e) => Err(e),
+            };
+            match made {
                 Ok(payload) => payloads.push(payload),
                 Err(NotificationError::Invalid(more)) => faults.extend(more),
                 Err(e) => return Err(e),
             }
-            if faults.len() >= 20 {
+            // What is wrong with the message is wrong for everybody.
+            if faults.len() >= 20 || faults.iter().any(|f| f.field != *field && !f.field.starts_with("recipients")) {
                 break;
             }
         }
         if faults.is_empty() { Ok(payloads) } else { Err(NotificationError::Invalid(faults)) }
+    }
+
+    /// The language for one recipient, who must exist.
+    async fn locale(&self, send: &Send, to: &To, field: &str) -> Result<String, NotificationError> {
+        let own = match to {
+            To::User(id) => match self.judge.users.get(*id).await {
+                Ok(user) => user.locale,
+                Err(e) if e.kind() == Kind::NotFound => return Err(NotificationError::field(field, e.to_string())),
+                Err(e) => return Err(e.into()),
+            },
+            To::Email(_) | To::Console(_) => super::template::model::DEFAULT_LOCALE.to_owned(),
+        };
+        Ok(send.locale.clone().unwrap_or(own))
     }
 
     async fn payload(
@@ -174,33 +207,14 @@ impl Notifications {
         send: &Send,
         to: &To,
         field: &str,
+        locale: String,
         found: &mut Found,
     ) -> Result<Payload, NotificationError> {
-        let locale = match (&send.locale, to) {
-            (Some(locale), _) => locale.clone(),
-            (None, To::User(id)) => match self.judge.users.get(*id).await {
-                Ok(user) => user.locale,
-                Err(e) if e.kind() == Kind::NotFound => return Err(NotificationError::field(field, e.to_string())),
-                Err(e) => return Err(e.into()),
-            },
-            (None, _) => super::template::model::DEFAULT_LOCALE.to_owned(),
-        };
         reachable(send.channel, to).map_err(|m| NotificationError::field(field, m))?;
-        if let (Some(_), To::User(id)) = (&send.locale, to) {
-            self.judge.users.get(*id).await.map_err(|e| match e.kind() {
-                Kind::NotFound => NotificationError::field(field, e.to_string()),
-                _ => e.into(),
-            })?;
-        }
-        let (saved, locales) = match found.get(&locale) {
+        let (template, locales) = match found.get(&locale) {
             Some(known) => known.clone(),
             None => {
-                let resolved =
-                    self.judge.templates.resolve(&send.template_code, &locale).await.map_err(|e| match e {
-                        NotificationError::NotFound(m) => NotificationError::field("template_code", m),
-                        other => other,
-                    })?;
-                check(&resolved.0, send)?;
+                let resolved = self.resolve(send, &locale).await?;
                 found.insert(locale, resolved.clone());
                 resolved
             }
@@ -210,17 +224,26 @@ impl Notifications {
             to: to.clone(),
             endpoint: None,
             parent: None,
-            template: Frozen {
-                code: saved.template.code,
-                locale: saved.template.locale,
-                version: saved.template.version,
-            },
+            template,
             locales,
             variables: send.variables.clone(),
             category: send.category.clone(),
             request_id: send.request_id.clone(),
             send_at: send.send_at,
         })
+    }
+
+    /// The version of the template that is sent in this language, found to say what is asked of it.
+    async fn resolve(&self, send: &Send, locale: &str) -> Result<(Frozen, Vec<String>), NotificationError> {
+        let templates = &self.judge.templates;
+        let (saved, locales) = templates.resolve(&send.template_code, locale).await.map_err(|e| match e {
+            NotificationError::NotFound(m) => NotificationError::field("template_code", m),
+            other => other,
+        })?;
+        let ready = templates.ready(saved.template);
+        check(&ready, send)?;
+        let Template { code, locale, version, .. } = &ready.template;
+        Ok((Frozen { code: code.clone(), locale: locale.clone(), version: *version }, locales))
     }
 
     /// One notification.
@@ -415,8 +438,8 @@ fn reachable(channel: Channel, to: &To) -> Result<(), String> {
 }
 
 /// Checks that a template can say what is asked of it.
-fn check(saved: &Saved, send: &Send) -> Result<(), NotificationError> {
-    let template = &saved.template;
+fn check(ready: &Ready, send: &Send) -> Result<(), NotificationError> {
+    let template = &ready.template;
     if !template.channels().contains(&send.channel) {
         let message = format!(
             "`{}` in `{}` has no part for the channel `{}`",
@@ -434,7 +457,7 @@ fn check(saved: &Saved, send: &Send) -> Result<(), NotificationError> {
         return Err(NotificationError::Invalid(missing));
     }
     // What cannot be rendered now cannot be rendered later: the version and the variables are frozen.
-    template
+    ready
         .render(send.channel, &send.variables)
         .map(drop)
         .map_err(|e| NotificationError::Invalid(vec![e.under("template")]))

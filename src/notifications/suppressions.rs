@@ -125,12 +125,17 @@ impl Suppressions {
         category: Option<&str>,
     ) -> Result<Option<Suppression>, NotificationError> {
         let Some((channel, address)) = name_of(address) else { return Ok(None) };
-        for category in [None, category].into_iter().take(1 + usize::from(category.is_some())) {
-            if let Some(found) = self.store.find(Shelf::Suppressions, &key(channel, &address, category)).await? {
-                return Ok(Some(listed(found)?.entry));
+        let find = async |category: Option<&str>| {
+            self.store.find(Shelf::Suppressions, &key(channel, &address, category)).await
+        };
+        let of_category = async {
+            match category {
+                Some(category) => find(Some(category)).await,
+                None => Ok(None),
             }
-        }
-        Ok(None)
+        };
+        let (of_all, of_category) = futures_util::future::try_join(find(None), of_category).await?;
+        Ok(of_all.or(of_category).map(listed).transpose()?.map(|found| found.entry))
     }
 
     /// Puts an entry on the list; one that is there already stays.

@@ -12,7 +12,10 @@ use super::{
     channels::Content,
     error::NotificationError,
     model::{Channel, Frozen},
-    template::model::{DEFAULT_LOCALE, Parts, Template, Variable, locale_chain},
+    template::{
+        engine::Engine,
+        model::{DEFAULT_LOCALE, Parts, Ready, Template, Variable, locale_chain},
+    },
 };
 use crate::{
     base::{
@@ -28,7 +31,7 @@ use crate::{
 pub const CACHED_SHAPE: u8 = 1;
 /// How often a save is tried against other writers.
 const TRIES: u32 = 16;
-/// Versions that are kept ready to be rendered. They never change.
+/// Versions that are kept compiled. They never change.
 const READY: u64 = 1000;
 /// Labels every head.
 const HEAD: &str = "head";
@@ -62,7 +65,8 @@ pub struct Saved {
 pub struct Templates {
     store: Arc<dyn RecordStore>,
     cache: Option<Through>,
-    ready: moka::sync::Cache<String, Arc<Template>>,
+    ready: moka::sync::Cache<String, Arc<Ready>>,
+    engine: Engine,
     clock: Clock,
 }
 
@@ -116,7 +120,7 @@ impl Templates {
     /// The templates in `store`.
     #[must_use]
     pub fn new(store: Arc<dyn RecordStore>, clock: Clock) -> Self {
-        Self { store, cache: None, ready: moka::sync::Cache::new(READY), clock }
+        Self { store, cache: None, ready: moka::sync::Cache::new(READY), engine: Engine::new(), clock }
     }
 
     /// The same, reading heads through `cache`. Then every process that saves templates must use it.
@@ -223,7 +227,7 @@ impl Templates {
     ///
     /// # Errors
     /// If there is none, or the store fails.
-    pub async fn version(&self, frozen: &Frozen) -> Result<Arc<Template>, NotificationError> {
+    pub async fn version(&self, frozen: &Frozen) -> Result<Arc<Ready>, NotificationError> {
         let Frozen { code, locale, version } = frozen;
         let name = version_name(code, locale, *version);
         if let Some(ready) = self.ready.get(&name) {
@@ -239,9 +243,23 @@ impl Templates {
                 }
             },
         };
-        let template = Arc::new(template);
-        self.ready.insert(name, Arc::clone(&template));
-        Ok(template)
+        Ok(self.compiled(name, template))
+    }
+
+    /// The compiled form of a version that was just read.
+    #[must_use]
+    pub fn ready(&self, template: Template) -> Arc<Ready> {
+        let name = version_name(&template.code, &template.locale, template.version);
+        match self.ready.get(&name) {
+            Some(ready) => ready,
+            None => self.compiled(name, template),
+        }
+    }
+
+    fn compiled(&self, name: String, template: Template) -> Arc<Ready> {
+        let ready = Arc::new(Ready::new(template, &self.engine));
+        self.ready.insert(name, Arc::clone(&ready));
+        ready
     }
 
     /// One version, with its time.
@@ -253,7 +271,7 @@ impl Templates {
         match self.store.find(Shelf::Templates, &name).await? {
             Some(record) => saved(record),
             None => {
-                let template = self.version(frozen).await?.as_ref().clone();
+                let template = self.version(frozen).await?.template.clone();
                 Ok(Saved { template, created_at: Timestamp::default() })
             }
         }
@@ -296,8 +314,8 @@ impl Templates {
         self.save(NewTemplate {
             code: code.to_owned(),
             locale: locale.to_owned(),
-            parts: old.parts.clone(),
-            variables: old.variables.clone(),
+            parts: old.template.parts.clone(),
+            variables: old.template.variables.clone(),
             note: Some(format!("rolled back to version {version}")),
         })
         .await
@@ -313,7 +331,8 @@ impl Templates {
         variables: Option<&Map<String, Value>>,
     ) -> Result<Content, NotificationError> {
         let examples = template.examples();
-        template.render(channel, variables.unwrap_or(&examples)).map_err(|e| NotificationError::Invalid(vec![e]))
+        let ready = Ready::new(template.clone(), &Engine::new());
+        ready.render(channel, variables.unwrap_or(&examples)).map_err(|e| NotificationError::Invalid(vec![e]))
     }
 }
 

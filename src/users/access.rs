@@ -137,13 +137,12 @@ impl Role {
         match self {
             Self::Admin => true,
             Self::User => match right {
-                Right::ItemsRead
-                | Right::ItemsWrite
-                | Right::JobsRead
+                Right::ItemsRead | Right::ItemsWrite | Right::Oneself => true,
+                // Jobs belong to nobody and hold what others submitted; programs get them by a key.
+                Right::JobsRead
                 | Right::JobsWrite
                 | Right::TemplatesRead
-                | Right::Oneself => true,
-                Right::QueuesControl
+                | Right::QueuesControl
                 | Right::NotificationsRead
                 | Right::NotificationsWrite
                 | Right::TemplatesWrite

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use crate::{
     cli::run::run_in,
     support::{
+        fleet::{Fleet, Via},
         process::{Process, Server, client, free_port},
+        servers::{redis_url, unique},
         wait_until,
     },
 };
@@ -178,6 +180,50 @@ async fn a_token_is_a_json_web_token_for_programs_that_are_not_ours() {
     for (line, status) in lines.iter().zip([200, 401, 401, 401]) {
         let asked = ask(&process, Method::GET, "/api/v1/auth/me", line, &Value::Null).await;
         assert_eq!(asked.status, status, "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_a_fleet_know_the_same_people_at_once() {
+    for cached in [false, true] {
+        let mut fleet = Fleet::shared(Via::Redis).await;
+        for (name, value) in REQUIRED {
+            fleet.set(name, value);
+        }
+        if cached {
+            fleet.set("APP__CACHE__URL", &redis_url());
+            fleet.set("APP__CACHE__PREFIX", &unique());
+        }
+        let store = fleet.setting("APP__STORE__URL").to_owned();
+        let args =
+            ["users", "create-admin", "--email", "root@example.com", "--password-file", "-", "--store-url", &store];
+        for said in ["made administrator", "nothing to do"] {
+            let ended = run_in(&fleet.file(""), &args, &[], PASSWORD).await;
+            assert!(ended.code == Some(0) && ended.out.starts_with(said), "{ended:?}");
+        }
+        let (one, two) = (fleet.serve().await, fleet.serve().await);
+        let root = login(&one, "root@example.com").await;
+        let new = json!({"email": "ada@example.com", "name": "Ada", "password": PASSWORD});
+        let ada = ask(&one, Method::POST, "/api/v1/auth/register", "", &new).await.body;
+        let again = ask(&two, Method::POST, "/api/v1/auth/register", "", &new).await;
+        assert_eq!(again.status, 409, "{}", again.body);
+        let token = login(&two, "ada@example.com").await;
+        let path = format!("/api/v1/users/{}", ada["id"].as_str().unwrap());
+        let key = json!({"name": "k", "scopes": ["items:read"]});
+        let key = ask(&two, Method::POST, "/api/v1/api-keys", &root, &key).await.body;
+        let (text, key) = (key["key"].as_str().unwrap(), format!("/api/v1/api-keys/{}", key["id"].as_str().unwrap()));
+        for at in [&one, &two] {
+            assert_eq!(ask(at, Method::GET, &path, &token, &Value::Null).await.body, ada);
+            assert_eq!(ask(at, Method::GET, "/api/v1/items", text, &Value::Null).await.status, 200);
+            assert_eq!(ask(at, Method::GET, "/api/v1/users", &token, &Value::Null).await.status, 403);
+        }
+        assert_eq!(ask(&one, Method::PATCH, &path, &root, &json!({"role": "admin"})).await.status, 200);
+        let listed = ask(&two, Method::GET, "/api/v1/users?role=admin", &token, &Value::Null).await;
+        assert_eq!(listed.body["data"].as_array().map(Vec::len), Some(2), "{}", listed.body);
+        assert_eq!(ask(&two, Method::PATCH, &path, &root, &json!({"disabled": true})).await.status, 200);
+        assert_eq!(ask(&one, Method::GET, &path, &token, &Value::Null).await.status, 401);
+        assert_eq!(ask(&two, Method::DELETE, &key, &root, &Value::Null).await.status, 204);
+        assert_eq!(ask(&one, Method::GET, "/api/v1/items", text, &Value::Null).await.status, 401);
     }
 }
 

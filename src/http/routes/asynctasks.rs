@@ -12,7 +12,10 @@ use serde::{
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
-use super::submit::{accepted, id_in};
+use super::{
+    jobs::is_open,
+    submit::{accepted, id_in},
+};
 use crate::{
     base::{
         error::{FieldError, Kind},
@@ -29,7 +32,7 @@ use crate::{
         routes::Routes,
     },
     jobs::{error::JobsError, model::Job, service::Submit, state::State},
-    users::Right,
+    users::{Caller, Right},
 };
 
 pub(crate) fn register(routes: &mut Routes<'_>) {
@@ -234,10 +237,18 @@ fn without_payload(error: JobsError) -> JobsError {
 #[utoipa::path(get, path = "/api/async/status/{task_id}", tag = "async", operation_id = "read_task",
     params(("task_id" = Uuid, Path, description = "The task's id", example = "0192f0c1-2345-7abc-8def-0123456789ab")),
     responses((status = 200, description = "The task", body = TaskBody<'_>)))]
-pub(crate) async fn status(state: Data<HttpState>, PathParam(id): PathParam<JobId>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn status(
+    state: Data<HttpState>,
+    caller: Caller,
+    PathParam(id): PathParam<JobId>,
+) -> Result<HttpResponse, Problem> {
+    let missing = || Problem::not_found("task_id", format!("there is no task {id}"));
     let job = state.jobs.get(id).await.map_err(|e| match e {
-        JobsError::NotFound(_) => Problem::not_found("task_id", format!("there is no task {id}")),
+        JobsError::NotFound(_) => missing(),
         other => other.into(),
     })?;
+    if !is_open(&state, &caller, &job) {
+        return Err(missing());
+    }
     json(StatusCode::OK, &TaskBody::of(&job))
 }

@@ -26,7 +26,7 @@ use crate::{
         state::State,
         store::{JobEdit, JobFilter},
     },
-    users::Right,
+    users::{Caller, Right},
 };
 
 pub(crate) fn register(routes: &mut Routes<'_>) {
@@ -223,7 +223,11 @@ fn limit_of(limit: Option<u64>) -> Result<usize, Problem> {
     params(ListParams),
     responses((status = 200, description = "One page of failed jobs", body = List<JobBody<'_>>,
         example = json!({"data": [], "meta": {"limit": 50, "next_cursor": null, "has_next": false}}))))]
-pub(crate) async fn list(state: Data<HttpState>, Query(query): Query<ListParams>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn list(
+    state: Data<HttpState>,
+    caller: Caller,
+    Query(query): Query<ListParams>,
+) -> Result<HttpResponse, Problem> {
     let ListParams { limit, cursor, kind, queue, tag, created_after, created_before } = query;
     let page = state.limits.page(limit, cursor.as_deref())?;
     let filter = JobFilter {
@@ -234,7 +238,7 @@ pub(crate) async fn list(state: Data<HttpState>, Query(query): Query<ListParams>
         created_after,
         created_before,
     };
-    list_of(&state, &filter, page).await
+    list_of(&state, &caller, &filter, page).await
 }
 
 /// Runs dead letters again, all that the filter meets

@@ -22,8 +22,8 @@ use crate::{
         routes::Routes,
         seconds::Seconds,
     },
-    jobs::{state::State, store::JobFilter},
-    users::Right,
+    jobs::{model::Job, state::State, store::JobFilter},
+    users::{Caller, Right},
 };
 
 pub(crate) fn register(routes: &mut Routes<'_>) {
@@ -82,18 +82,43 @@ pub(crate) struct ReadParams {
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(ListParams),
     responses((status = 200, description = "One page of jobs", body = List<JobBody<'_>>,
         example = json!({"data": [], "meta": {"limit": 50, "next_cursor": null, "has_next": false}}))))]
-pub(crate) async fn list(state: Data<HttpState>, Query(query): Query<ListParams>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn list(
+    state: Data<HttpState>,
+    caller: Caller,
+    Query(query): Query<ListParams>,
+) -> Result<HttpResponse, Problem> {
     let ListParams { limit, cursor, state: in_state, kind, queue, tag, created_after, created_before } = query;
     let page = state.limits.page(limit, cursor.as_deref())?;
     let filter =
         JobFilter { state: in_state, kind, queue, tags: tag.into_iter().collect(), created_after, created_before };
-    list_of(&state, &filter, page).await
+    list_of(&state, &caller, &filter, page).await
 }
 
-/// Answers one page of the jobs that `filter` meets.
-pub(super) async fn list_of(state: &HttpState, filter: &JobFilter, page: PageRequest) -> Result<HttpResponse, Problem> {
+/// Whether this caller may see a job. Those of internal kinds hold what is written to others: notifications, events.
+pub(super) fn is_open(state: &HttpState, caller: &Caller, job: &Job) -> bool {
+    let internal = state.jobs.registry().get(job.kind.as_str()).is_some_and(|kind| kind.internal);
+    !internal || caller.may(Right::NotificationsRead)
+}
+
+/// The job, if this caller may see it.
+async fn visible(state: &HttpState, caller: &Caller, id: JobId) -> Result<Job, Problem> {
+    let job = state.jobs.get(id).await?;
+    match is_open(state, caller, &job) {
+        true => Ok(job),
+        false => Err(Problem::not_found("id", format!("there is no job {id}"))),
+    }
+}
+
+/// Answers one page of the jobs that `filter` meets and this caller may see.
+pub(super) async fn list_of(
+    state: &HttpState,
+    caller: &Caller,
+    filter: &JobFilter,
+    page: PageRequest,
+) -> Result<HttpResponse, Problem> {
     let found = state.jobs.list(filter, page).await?;
-    let shown = Page { data: found.data.iter().map(JobBody::of).collect(), next: found.next };
+    let open = found.data.iter().filter(|job| is_open(state, caller, job));
+    let shown = Page { data: open.map(JobBody::of).collect(), next: found.next };
     json(StatusCode::OK, &List::of(shown, &page, |job| job))
 }
 
@@ -104,11 +129,13 @@ pub(super) async fn list_of(state: &HttpState, filter: &JobFilter, page: PageReq
     responses((status = 200, description = "The job", body = JobBody<'_>)))]
 pub(crate) async fn read(
     state: Data<HttpState>,
+    caller: Caller,
     PathParam(id): PathParam<JobId>,
     Query(ReadParams { wait }): Query<ReadParams>,
 ) -> Result<HttpResponse, Problem> {
+    let now = visible(&state, &caller, id).await?;
     let job = match wait {
-        None => state.jobs.get(id).await?,
+        None => now,
         Some(seconds) => {
             let patience = Some(seconds).filter(|s| *s <= WAIT_MAX).and_then(|s| Seconds::new(s).ok());
             let Some(Seconds(patience)) = patience else {
@@ -131,7 +158,12 @@ pub(crate) async fn read(
     responses((status = 200, description = "The cancelled job", body = JobBody<'_>),
         (status = 202, description = "The running job, which is asked to stop", body = JobBody<'_>),
         (status = 409, description = "The job has ended before")))]
-pub(crate) async fn cancel(state: Data<HttpState>, PathParam(id): PathParam<JobId>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn cancel(
+    state: Data<HttpState>,
+    caller: Caller,
+    PathParam(id): PathParam<JobId>,
+) -> Result<HttpResponse, Problem> {
+    visible(&state, &caller, id).await?;
     let (job, asked) = state.jobs.cancel(id).await?;
     let status = if asked { StatusCode::ACCEPTED } else { StatusCode::OK };
     json(status, &JobBody::of(&job))
@@ -142,7 +174,12 @@ pub(crate) async fn cancel(state: Data<HttpState>, PathParam(id): PathParam<JobI
     params(("id" = Uuid, Path, description = "The job's id", example = "0192f0c1-2345-7abc-8def-0123456789ab")),
     responses((status = 200, description = "The job, queued", body = JobBody<'_>),
         (status = 409, description = "The job is queued, runs or has succeeded")))]
-pub(crate) async fn retry(state: Data<HttpState>, PathParam(id): PathParam<JobId>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn retry(
+    state: Data<HttpState>,
+    caller: Caller,
+    PathParam(id): PathParam<JobId>,
+) -> Result<HttpResponse, Problem> {
+    visible(&state, &caller, id).await?;
     let job = state.jobs.retry(id).await?;
     json(StatusCode::OK, &JobBody::of(&job))
 }

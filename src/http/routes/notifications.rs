@@ -189,6 +189,20 @@ pub(crate) struct CountBody {
     count: usize,
 }
 
+/// What a request made: one notification, or the list of those for its `recipients`.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = SentNotifications, example = json!({
+    "data": [{"id": "0192f0c1-2345-7abc-8def-0123456789ab", "status": "queued"}], "meta": {"count": 1},
+}))]
+#[allow(dead_code, reason = "documents what the two ways to render write")]
+pub(crate) enum SentBody {
+    /// For `user_id`.
+    One(Box<NotificationBody>),
+    /// For `recipients`.
+    Many(ManyBody),
+}
+
 /// Sends a message
 ///
 /// The answer comes when the notification is stored durably. With a `request_id` or an `Idempotency-Key`, the same request
@@ -198,8 +212,7 @@ pub(crate) struct CountBody {
     params(("Idempotency-Key" = Option<String>, Header, description = "The caller's own name for this request",
         min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "welcome-4711")),
     responses(
-        (status = 202, description = "Accepted", content(
-            (NotificationBody = "application/json"), (ManyBody = "application/json")), headers(
+        (status = 202, description = "Accepted", body = SentBody, headers(
             ("Location" = Option<String>, description = "The notification's path, if it is one"),
             ("Idempotent-Replayed" = Option<String>, description = "`true` if this was answered before"))),
         (status = 409, description = "The key was used before with another request")))]

@@ -342,7 +342,8 @@ impl std::str::FromStr for Token {
 /// Reading changes nothing, because mail programs open links by themselves.
 #[utoipa::path(get, path = "/api/v1/unsubscribe/{token}", tag = "suppressions", operation_id = "ask_unsubscribe",
     params(("token" = String, Path, description = "From the link in the mail", example = "e30.c2lnbmVk")),
-    responses((status = 200, description = "A page with one button", content_type = "text/html", body = String)))]
+    responses((status = 200, description = "A page with one button", content_type = "text/html", body = String,
+        example = json!("<!doctype html>…"))))]
 pub(crate) async fn ask(
     state: Data<HttpState>,
     PathParam(Token(token)): PathParam<Token>,
@@ -370,7 +371,8 @@ fn html(body: String) -> HttpResponse {
 /// A user's preference for the category is turned off; another recipient's mailbox goes on the suppression list.
 #[utoipa::path(post, path = "/api/v1/unsubscribe/{token}", tag = "suppressions", operation_id = "unsubscribe",
     params(("token" = String, Path, description = "From the link in the mail", example = "e30.c2lnbmVk")),
-    responses((status = 200, description = "Done", content_type = "text/html", body = String)))]
+    responses((status = 200, description = "Done", content_type = "text/html", body = String,
+        example = json!("<!doctype html>…"))))]
 pub(crate) async fn unsubscribe(
     state: Data<HttpState>,
     PathParam(Token(token)): PathParam<Token>,

@@ -36,7 +36,7 @@ pub(crate) fn register(routes: &mut Routes<'_>) {
         .put(Right::TemplatesWrite, replace)
         .delete(Right::TemplatesWrite, remove)
         .register(routes);
-    Endpoint::at("/api/v1/events").get(Right::JobsRead, list_events).register(routes);
+    Endpoint::at("/api/v1/events").get(Right::NotificationsRead, list_events).register(routes);
 }
 
 /// Who gets what a rule sends: exactly one of these.

@@ -16,12 +16,12 @@ const PASSWORD: &str = "correct horse battery";
 const ID: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
 impl Under {
-    async fn required() -> Self {
+    pub(super) async fn required() -> Self {
         Self::configured(REQUIRED, |_| {}).await
     }
 
     /// Makes a user and logs it in.
-    async fn signed_in(&self, email: &str, role: Role) -> (User, String) {
+    pub(super) async fn signed_in(&self, email: &str, role: Role) -> (User, String) {
         let password = Some(Secret::new(PASSWORD));
         let new = NewUser { email: email.to_owned(), name: "Ada".to_owned(), password, role, ..NewUser::default() };
         let user = self.state.users.create(new, None).await.unwrap();
@@ -30,12 +30,12 @@ impl Under {
         (user, format!("Bearer {}", token["access_token"].as_str().unwrap()))
     }
 
-    async fn key(&self, scopes: &[Scope]) -> String {
+    pub(super) async fn key(&self, scopes: &[Scope]) -> String {
         let new = NewKey { name: "k".to_owned(), scopes: scopes.to_vec(), expires_at: None };
         self.state.users.create_key(new).await.unwrap().1.reveal().to_owned()
     }
 
-    async fn call(&self, method: Method, path: &str, auth: &str, body: Value) -> Answer {
+    pub(super) async fn call(&self, method: Method, path: &str, auth: &str, body: Value) -> Answer {
         let mut request = TestRequest::default().method(method).uri(path);
         if !auth.is_empty() {
             request = request.insert_header(("authorization", auth));
@@ -274,8 +274,8 @@ async fn registration_can_be_closed() {
 #[actix_web::test]
 async fn idempotency_keys_of_different_callers_never_meet() {
     let t = Under::required().await;
-    let (_, ada) = t.signed_in("ada@example.com", Role::User).await;
-    let (_, grace) = t.signed_in("grace@example.com", Role::User).await;
+    let ada = format!("Bearer {}", t.key(&[Scope::JobsWrite]).await);
+    let grace = format!("Bearer {}", t.key(&[Scope::JobsWrite]).await);
     let submit = async |auth: &str| {
         let request = TestRequest::post().uri("/api/v1/jobs").insert_header(("authorization", auth));
         let request =

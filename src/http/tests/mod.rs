@@ -45,6 +45,7 @@ mod dead_letters;
 mod docs;
 mod items;
 mod jobs;
+mod notifications;
 mod server;
 mod shared;
 mod tasks;

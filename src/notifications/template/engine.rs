@@ -93,21 +93,38 @@ pub const FILTERS: [&str; 22] = [
     "upper",
 ];
 
-/// An engine; cheap to make, and used by one thread at a time.
+/// An engine and the parts that were compiled for it. Clones share the language and part ways with their parts.
+#[derive(Clone)]
 pub struct Engine(Environment<'static>);
 
+impl Default for Engine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a part is called in the engine: the engine asks by the name alone how values are written.
+fn name_of(part: &str, escape: Escape) -> String {
+    let prefix = match escape {
+        Escape::None => "text:",
+        Escape::Html => "html:",
+        Escape::Json => "json:",
+    };
+    format!("{prefix}{part}")
+}
+
 impl Engine {
-    /// An engine that writes values as `escape` says.
+    /// An engine without parts.
     #[must_use]
-    pub fn new(escape: Escape) -> Self {
+    pub fn new() -> Self {
         let mut env = Environment::empty();
         env.set_fuel(Some(FUEL));
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_recursion_limit(32);
-        env.set_auto_escape_callback(move |_| match escape {
-            Escape::None => AutoEscape::None,
-            Escape::Html => AutoEscape::Html,
-            Escape::Json => AutoEscape::Json,
+        env.set_auto_escape_callback(|name| match name.split_once(':') {
+            Some(("html", _)) => AutoEscape::Html,
+            Some(("json", _)) => AutoEscape::Json,
+            _ => AutoEscape::None,
         });
         env.add_filter("abs", filters::abs);
         env.add_filter("capitalize", filters::capitalize);
@@ -152,14 +169,22 @@ impl Engine {
         Ok(names)
     }
 
-    /// Renders a checked template.
+    /// Compiles a part, to be rendered as often as wanted.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn compile(&mut self, part: &str, escape: Escape, source: &str) -> Result<(), Fault> {
+        // Whatever the store holds: an older version of this program may have allowed more.
+        allowed(source)?;
+        self.0.add_template_owned(name_of(part, escape), source.to_owned()).map_err(|e| told(&e))
+    }
+
+    /// Renders a compiled part.
     ///
     /// # Errors
     /// What is wrong with it or with the variables.
-    pub fn render(&self, source: &str, variables: &Value) -> Result<String, Fault> {
-        // Whatever the store holds: an older version of this program may have allowed more.
-        allowed(source)?;
-        let template = self.0.template_from_named_str("template", source).map_err(|e| told(&e))?;
+    pub fn render(&self, part: &str, escape: Escape, variables: &Value) -> Result<String, Fault> {
+        let template = self.0.get_template(&name_of(part, escape)).map_err(|e| told(&e))?;
         let mut out = Bounded(Vec::new());
         template.render_captured_to(variables.clone(), &mut out).map_err(|e| told(&e))?;
         String::from_utf8(out.0).map_err(|e| fault(e.to_string()))
@@ -282,13 +307,19 @@ mod tests {
     use super::*;
 
     fn text(source: &str, variables: serde_json::Value) -> Result<String, String> {
-        Engine::new(Escape::None).render(source, &Value::from(Serde(variables))).map_err(|e| e.message)
+        render(source, Escape::None, &Value::from(Serde(variables))).map_err(|e| e.message)
+    }
+
+    fn render(source: &str, escape: Escape, variables: &Value) -> Result<String, Fault> {
+        let mut engine = Engine::new();
+        engine.compile("part", escape, source)?;
+        engine.render("part", escape, variables)
     }
 
     #[test]
     fn values_are_written_for_their_part() {
         let name = Value::from(Serde(json!({ "name": "<b>\"Ü\"&" })));
-        let render = |escape| Engine::new(escape).render("{{ name }}", &name).unwrap();
+        let render = |escape| render("{{ name }}", escape, &name).unwrap();
         assert_eq!(render(Escape::None), "<b>\"Ü\"&");
         assert_eq!(render(Escape::Html), "&lt;b&gt;&quot;Ü&quot;&amp;");
         let written: serde_json::Value = serde_json::from_str(&render(Escape::Json)).unwrap();
@@ -361,8 +392,7 @@ mod tests {
 
     #[test]
     fn variables_are_found() {
-        let engine = Engine::new(Escape::None);
-        let found = engine.check("{{ a.b }}{% for i in list %}{{ i.x }}{{ c }}{% endfor %}").unwrap();
+        let found = Engine::new().check("{{ a.b }}{% for i in list %}{{ i.x }}{{ c }}{% endfor %}").unwrap();
         assert_eq!(found, ["a", "c", "list"]);
     }
 }

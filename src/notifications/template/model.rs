@@ -124,43 +124,45 @@ impl Template {
             let checked = if twice { Err("is declared twice".to_owned()) } else { check_variable(&variable.name) };
             note(&format!("variables[{i}].name"), checked);
         }
-        for (field, source, escape) in self.sources() {
-            note(&field, self.check_part(source, escape));
+        let engine = Engine::new();
+        for (part, source, _) in self.sources() {
+            note(&field_of(&part), self.check_part(&engine, source));
         }
         if faults.is_empty() {
+            let ready = Ready::new(self.clone(), &engine);
             for channel in self.channels() {
-                faults.extend(self.render(channel, &self.examples()).err());
+                faults.extend(ready.render(channel, &self.examples()).err());
             }
         }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
-    fn check_part(&self, source: &str, escape: Escape) -> Result<(), String> {
+    fn check_part(&self, engine: &Engine, source: &str) -> Result<(), String> {
         if source.len() > SOURCE_MAX {
             return Err(format!("is {} bytes, at most {SOURCE_MAX} are allowed", source.len()));
         }
-        let used = Engine::new(escape).check(source).map_err(|e| e.message)?;
+        let used = engine.check(source).map_err(|e| e.message)?;
         match used.iter().find(|name| !self.variables.iter().any(|v| v.name == **name)) {
             Some(name) => Err(format!("uses `{name}`, which `variables` does not declare")),
             None => Ok(()),
         }
     }
 
-    /// Every source with its path and how values are written into it.
+    /// Every part with its source and how values are written into it.
     fn sources(&self) -> Vec<(String, &str, Escape)> {
         let mut all = Vec::new();
         if let Some(e) = &self.parts.email {
-            all.push(("parts.email.subject".to_owned(), e.subject.as_str(), Escape::None));
-            all.push(("parts.email.text".to_owned(), e.text.as_str(), Escape::None));
-            all.extend(e.html.as_deref().map(|html| ("parts.email.html".to_owned(), html, Escape::Html)));
+            all.push(("email.subject".to_owned(), e.subject.as_str(), Escape::None));
+            all.push(("email.text".to_owned(), e.text.as_str(), Escape::None));
+            all.extend(e.html.as_deref().map(|html| ("email.html".to_owned(), html, Escape::Html)));
         }
         if let Some(p) = &self.parts.push {
-            all.push(("parts.push.title".to_owned(), p.title.as_str(), Escape::None));
-            all.push(("parts.push.body".to_owned(), p.body.as_str(), Escape::None));
-            all.extend(p.data.iter().map(|(k, v)| (format!("parts.push.data.{k}"), v.as_str(), Escape::None)));
+            all.push(("push.title".to_owned(), p.title.as_str(), Escape::None));
+            all.push(("push.body".to_owned(), p.body.as_str(), Escape::None));
+            all.extend(p.data.iter().map(|(k, v)| (format!("push.data.{k}"), v.as_str(), Escape::None)));
         }
-        all.extend(self.parts.webhook.as_deref().map(|w| ("parts.webhook".to_owned(), w, Escape::Json)));
-        all.extend(self.parts.console.as_deref().map(|c| ("parts.console".to_owned(), c, Escape::None)));
+        all.extend(self.parts.webhook.as_deref().map(|w| ("webhook".to_owned(), w, Escape::Json)));
+        all.extend(self.parts.console.as_deref().map(|c| ("console".to_owned(), c, Escape::None)));
         all
     }
 
@@ -185,6 +187,57 @@ impl Template {
         let required = self.variables.iter().filter(|v| v.required).map(|v| v.name.as_str());
         required.filter(|name| given.get(*name).is_none_or(Value::is_null))
     }
+}
+
+/// The path of a part in a template.
+fn field_of(part: &str) -> String {
+    format!("parts.{part}")
+}
+
+/// A template whose parts are compiled, to be rendered again and again.
+pub struct Ready {
+    /// What was compiled.
+    pub template: Template,
+    engine: Engine,
+    /// Parts that could not be compiled: what is stored may come from a program that allowed more.
+    broken: BTreeMap<String, Fault>,
+}
+
+impl Ready {
+    /// Compiles every part of `template` for a copy of `engine`.
+    #[must_use]
+    pub fn new(template: Template, engine: &Engine) -> Self {
+        let mut engine = engine.clone();
+        let mut broken = BTreeMap::new();
+        for (part, source, escape) in template.sources() {
+            if let Err(fault) = engine.compile(&part, escape, source) {
+                broken.insert(part, fault);
+            }
+        }
+        Self { template, engine, broken }
+    }
+
+    fn part(&self, part: &str, escape: Escape, variables: &minijinja::Value) -> Result<String, FieldError> {
+        let made = match self.broken.get(part) {
+            Some(fault) => Err(fault.clone()),
+            None => self.engine.render(part, escape, variables),
+        };
+        made.map_err(|Fault { message }| FieldError::new(field_of(part), message))
+    }
+
+    /// One line of text: a line break in a value must not become one in a header.
+    fn line(&self, part: &str, variables: &minijinja::Value) -> Result<String, FieldError> {
+        let made = self.part(part, Escape::None, variables)?;
+        let made = made.split_whitespace().collect::<Vec<_>>().join(" ");
+        let n = made.chars().count();
+        if n == 0 || n > LINE_MAX || made.chars().any(char::is_control) {
+            let message = format!(
+                "makes a line of {n} characters, but must make 1 to {LINE_MAX}, none of them a control character"
+            );
+            return Err(FieldError::new(field_of(part), message));
+        }
+        Ok(made)
+    }
 
     /// What it says over `channel` with these variables.
     ///
@@ -192,54 +245,38 @@ impl Template {
     /// What is wrong, with the part: a variable that is missing, a limit, or no part for this channel.
     pub fn render(&self, channel: Channel, given: &Map<String, Value>) -> Result<Content, FieldError> {
         let mut variables = given.clone();
-        for v in &self.variables {
+        for v in &self.template.variables {
             variables.entry(v.name.clone()).or_insert(Value::Null);
         }
         let variables = minijinja::Value::from(Serde(variables));
-        let part = |field: &str, source: &str, escape: Escape| {
-            let made = Engine::new(escape).render(source, &variables);
-            made.map_err(|Fault { message }| FieldError::new(format!("parts.{field}"), message))
-        };
-        let line = |field: &str, source: &str| {
-            let made = part(field, source, Escape::None)?;
-            // A line break in a value must not become one in a header.
-            let made = made.split_whitespace().collect::<Vec<_>>().join(" ");
-            let n = made.chars().count();
-            if n == 0 || n > LINE_MAX || made.chars().any(char::is_control) {
-                let message = format!(
-                    "makes a line of {n} characters, but must make 1 to {LINE_MAX}, none of them a control character"
-                );
-                return Err(FieldError::new(format!("parts.{field}"), message));
-            }
-            Ok(made)
-        };
-        let none = || FieldError::new(format!("parts.{}", channel.as_str()), "is missing");
+        let text = |part: &str| self.part(part, Escape::None, &variables);
+        let parts = &self.template.parts;
+        let none = || FieldError::new(field_of(channel.as_str()), "is missing");
         Ok(match channel {
             Channel::Email => {
-                let e = self.parts.email.as_ref().ok_or_else(none)?;
-                let html = e.html.as_deref().map(|h| part("email.html", h, Escape::Html)).transpose()?;
-                let (subject, text) = (line("email.subject", &e.subject)?, part("email.text", &e.text, Escape::None)?);
-                Content::Email { subject, text, html }
+                let e = parts.email.as_ref().ok_or_else(none)?;
+                let html = e.html.as_ref().map(|_| self.part("email.html", Escape::Html, &variables)).transpose()?;
+                Content::Email { subject: self.line("email.subject", &variables)?, text: text("email.text")?, html }
             }
             Channel::Push => {
-                let p = self.parts.push.as_ref().ok_or_else(none)?;
+                let p = parts.push.as_ref().ok_or_else(none)?;
                 let mut data = Map::new();
-                for (key, source) in &p.data {
-                    data.insert(key.clone(), Value::String(part(&format!("push.data.{key}"), source, Escape::None)?));
+                for key in p.data.keys() {
+                    data.insert(key.clone(), Value::String(text(&format!("push.data.{key}"))?));
                 }
-                let (title, body) = (line("push.title", &p.title)?, part("push.body", &p.body, Escape::None)?);
-                Content::Push { title, body, data }
+                Content::Push { title: self.line("push.title", &variables)?, body: text("push.body")?, data }
             }
             Channel::Webhook => {
-                let body = part("webhook", self.parts.webhook.as_deref().ok_or_else(none)?, Escape::Json)?;
+                parts.webhook.as_ref().ok_or_else(none)?;
+                let body = self.part("webhook", Escape::Json, &variables)?;
                 if let Err(e) = serde_json::from_str::<Value>(&body) {
-                    return Err(FieldError::new("parts.webhook", format!("makes no JSON: {e}")));
+                    return Err(FieldError::new(field_of("webhook"), format!("makes no JSON: {e}")));
                 }
                 Content::Webhook { body }
             }
             Channel::Console => {
-                let text = part("console", self.parts.console.as_deref().ok_or_else(none)?, Escape::None)?;
-                Content::Console { text }
+                parts.console.as_ref().ok_or_else(none)?;
+                Content::Console { text: text("console")? }
             }
         })
     }
@@ -314,12 +351,15 @@ mod tests {
             json!([{"name": "name"}, {"name": "note", "required": false}]),
         );
         assert_eq!(t.check(), Ok(()));
+        let ready = Ready::new(t.clone(), &Engine::new());
         let Value::Object(given) = json!({"name": "<A>\r\nBcc: x"}) else { unreachable!() };
-        let Ok(Content::Email { subject, text, html }) = t.render(Channel::Email, &given) else { panic!("no mail") };
+        let Ok(Content::Email { subject, text, html }) = ready.render(Channel::Email, &given) else {
+            panic!("no mail")
+        };
         assert_eq!(subject, "Hi <A> Bcc: x", "no line break gets into a header");
         assert_eq!(text, "Hi <A>\r\nBcc: x");
         assert_eq!(html.unwrap(), "<p>&lt;A&gt;\r\nBcc: x</p>");
-        let Ok(Content::Webhook { body }) = t.render(Channel::Webhook, &given) else { panic!("no webhook") };
+        let Ok(Content::Webhook { body }) = ready.render(Channel::Webhook, &given) else { panic!("no webhook") };
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body, json!({"name": "<A>\r\nBcc: x", "note": null}));
         assert_eq!(t.missing(&Map::new()).collect::<Vec<_>>(), ["name"]);

@@ -170,7 +170,8 @@ fn warnings(build: &Document, transactions: bool) -> Vec<String> {
     if !transactions {
         warnings.push(
             "MongoDB (store.url) is a single server without a replica set: nothing outlives its disk, and submissions in \
-             bulk or with an Idempotency-Key are refused, because they need transactions; start it with --replSet"
+             bulk or with an Idempotency-Key, items and users are refused, because they need transactions; start it with \
+             --replSet"
                 .to_owned(),
         );
     }

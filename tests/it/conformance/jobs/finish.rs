@@ -1,10 +1,10 @@
 //! Ends of runs: each verdict, what it spends, and what it leaves on record.
 
-use app::jobs::announce::Listened;
 use app::jobs::{
+    announce::{self, Listened},
     model::{ATTEMPTS_KEPT, AttemptOutcome, Job, JobError},
     state::{State, Verdict},
-    store::{Cancelled, Finished},
+    store::{Cancelled, Finish, Finished, JobFilter, Void},
 };
 
 use super::super::fixture::Fixture;
@@ -169,4 +169,68 @@ pub(crate) async fn answers_come_in_the_order_given(f: &mut Fixture) {
         [now(State::Failed), Finished::LeaseLost, now(State::Succeeded), now(State::Cancelled), Finished::LeaseLost];
     assert_eq!(answers, expected);
     assert!(f.jobs().finish(Vec::new()).await.unwrap().is_empty());
+}
+
+/// The jobs of events, oldest first.
+async fn told(f: &Fixture) -> Vec<Job> {
+    let mut told = f.all(&JobFilter::default(), 50).await;
+    told.retain(|j| j.kind.as_str() == "event");
+    told.reverse();
+    told
+}
+
+pub(crate) async fn an_end_and_its_event_are_one_step(f: &mut Fixture) {
+    let (good, bad, other) = (f.running().await, f.running().await, f.running().await);
+    let told_end = |job: &Job, verdict: Verdict, outcome, state| {
+        let error = (outcome != AttemptOutcome::Succeeded).then(|| JobError::new("broken", "will not work"));
+        let event = Some(announce::end_of(job, state, error.as_ref(), f.now()));
+        Finish { event, ..finish(job, verdict, attempt(job, f.now(), outcome, error)) }
+    };
+    let ends = vec![
+        told_end(&good, Verdict::Succeed(Some(raw("[1]"))), AttemptOutcome::Succeeded, State::Succeeded),
+        told_end(&bad, Verdict::Fail, AttemptOutcome::Failed, State::Failed),
+        finish(&other, Verdict::Succeed(None), attempt(&other, f.now(), AttemptOutcome::Succeeded, None)),
+    ];
+    let now = |state| Finished::Now(state);
+    let done = f.jobs().finish(ends.clone()).await.unwrap();
+    assert_eq!(done, [now(State::Succeeded), now(State::Failed), now(State::Succeeded)]);
+    let (good, bad) = (f.get(good.id).await, f.get(bad.id).await);
+    assert_eq!((good.state, good.result.as_deref().map(|r| r.get())), (State::Succeeded, Some("[1]")));
+    assert_eq!((bad.state, bad.failures, bad.attempts.len()), (State::Failed, 1, 1));
+    assert_eq!(bad.error.map(|e| e.code).as_deref(), Some("broken"));
+    let events = told(f).await;
+    let tags: Vec<_> = events.iter().map(|e| e.spec.tags.clone()).collect();
+    let tag = |name: &str, job: &Job| vec![name.to_owned(), format!("subject:{}", job.id)];
+    assert_eq!(events.len(), 2);
+    assert!(
+        tags.contains(&tag("job.finished", &good))
+            && tags.contains(&vec!["job.failed".to_owned(), format!("subject:{}", bad.id)])
+    );
+    // A worker that lost its lease tells nothing.
+    let late = f.running().await;
+    let end = told_end(&late, Verdict::Succeed(None), AttemptOutcome::Succeeded, State::Succeeded);
+    f.end(&late, Verdict::Release).await;
+    assert_eq!(f.jobs().finish(vec![end]).await.unwrap(), [Finished::LeaseLost]);
+    // What is to run again is no end.
+    let again = f.running().await;
+    let retry = told_end(&again, Verdict::Retry { at: f.in_secs(9) }, AttemptOutcome::Failed, State::Failed);
+    assert_eq!(f.jobs().finish(vec![retry]).await.unwrap(), [now(State::Scheduled)]);
+    assert_eq!(told(f).await.len(), 2);
+}
+
+pub(crate) async fn a_crash_that_ends_a_job_is_told_if_somebody_listens(f: &mut Fixture) {
+    let deaf = Listened::default();
+    let listening = Listened::default();
+    listening.set(false, true);
+    for (listened, events) in [(deaf, 0), (listening, 1)] {
+        let job = f.running().await;
+        f.pass(60);
+        let moved = f.jobs().void(&Void::Expired(f.now()), f.now(), 1, 10, &listened).await.unwrap();
+        assert_eq!(moved.iter().map(|m| (m.job.id, m.state)).collect::<Vec<_>>(), [(job.id, State::Failed)]);
+        let after = f.get(job.id).await;
+        assert_eq!((after.state, after.crashes, after.attempts.len()), (State::Failed, 1, 1));
+        let told = told(f).await;
+        assert_eq!(told.len(), events);
+        assert!(told.iter().all(|e| e.spec.payload.get().contains("crash_limit")), "{told:?}");
+    }
 }

@@ -63,6 +63,8 @@ macro_rules! conformance_jobs {
                 an_error_is_kept_until_success,
                 the_last_runs_are_kept,
                 answers_come_in_the_order_given,
+                an_end_and_its_event_are_one_step,
+                a_crash_that_ends_a_job_is_told_if_somebody_listens,
             ],
             lease: [
                 renewal_extends,
