@@ -96,8 +96,9 @@ fn probes(routes: &mut Routes<'_>) {
 fn api(routes: &mut Routes<'_>) {
     submit::register(routes);
     jobs::register(routes);
-    asynctasks::register(routes);
     items::register(routes);
+    notifications::register(routes);
+    asynctasks::register(routes);
     queues::register(routes);
     workers::register(routes);
     dead_letters::register(routes);
@@ -106,7 +107,6 @@ fn api(routes: &mut Routes<'_>) {
     users::register(routes);
     contacts::register(routes);
     api_keys::register(routes);
-    notifications::register(routes);
     templates::register(routes);
     rules::register(routes);
     post::register(routes);
