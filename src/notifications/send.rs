@@ -181,7 +181,7 @@ impl Sender {
             },
             Fault::Later => {
                 // Grey-listing needs minutes; push and webhooks say themselves how long.
-                let wait = e.retry_after.unwrap_or_else(|| greylist_wait(attempt));
+                let wait = e.retry_after.unwrap_or_else(|| patience(attempt));
                 Outcome::RetryAfter(error, wait)
             }
             Fault::Configuration => {
@@ -259,6 +259,12 @@ impl Sender {
             Err(e) => Outcome::Retry(JobError::new("expand", e.to_string())),
         }
     }
+}
+
+/// How long a relay that asks for patience is left alone, spread by a quarter.
+fn patience(attempt: u32) -> Duration {
+    let wait = greylist_wait(attempt);
+    wait + Duration::from_millis(fastrand::u64(0..=u64::try_from(wait.as_millis() / 4).unwrap_or(0)))
 }
 
 /// How often a run that is the `run`-th may have come in vain, as far as it matters.
