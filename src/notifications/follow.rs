@@ -5,15 +5,22 @@ use std::sync::{Arc, OnceLock, Weak};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use super::{error::NotificationError, rules::Rules, service::Notifications};
+use super::{
+    error::NotificationError,
+    model::To,
+    rules::{self, Kept, Rules},
+    service::{Notifications, Send, ids, read_ids},
+};
 use crate::{
-    base::error::Kind,
+    base::error::{FieldError, Kind},
     events::{self, Event},
     jobs::{
         context::JobContext,
         kind::{JobKind, KindOptions, Outcome},
         model::JobError,
+        service::{Key, Origin},
     },
 };
 
@@ -79,5 +86,68 @@ impl JobKind for Follower {
             return Outcome::Fail(JobError::new("rule", broken.join("; ")));
         }
         Outcome::done(&json!({ "rules": rules.len(), "notifications": sent }))
+    }
+}
+
+impl Notifications {
+    /// Sends what the rules say about an event. Done again, it sends nothing twice. Answers how much was sent.
+    ///
+    /// # Errors
+    /// If a store fails, or a rule cannot be followed.
+    pub async fn follow(&self, kept: &Kept, event: &Event) -> Result<usize, NotificationError> {
+        let rule = &kept.rule;
+        let to: Vec<(To, String)> = rule
+            .recipients
+            .iter()
+            .enumerate()
+            .filter_map(|(i, r)| Some((r.of(event)?, format!("rule {}: recipients[{i}]", rule.name))))
+            .collect();
+        let (to, gone) = self.present(to).await?;
+        let sent = if to.is_empty() { 0 } else { self.send_to(kept, event, to).await? };
+        // Told after the others were sent to: one who is gone keeps nothing from them.
+        if gone.is_empty() { Ok(sent) } else { Err(NotificationError::Invalid(gone)) }
+    }
+
+    /// Those who can be sent to, and what to say of users that are gone.
+    async fn present(&self, all: Vec<(To, String)>) -> Result<(Vec<(To, String)>, Vec<FieldError>), NotificationError> {
+        let (mut there, mut gone) = (Vec::with_capacity(all.len()), Vec::new());
+        for (to, field) in all {
+            if let To::User(id) = to {
+                match self.judge().users.get(id).await {
+                    Ok(_) => {}
+                    Err(e) if e.kind() == Kind::NotFound => {
+                        gone.push(FieldError::new(field, e.to_string()));
+                        continue;
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            there.push((to, field));
+        }
+        Ok((there, gone))
+    }
+
+    async fn send_to(&self, kept: &Kept, event: &Event, to: Vec<(To, String)>) -> Result<usize, NotificationError> {
+        let rule = &kept.rule;
+        let send = Send {
+            channel: rule.channel,
+            to,
+            template_code: rule.template_code.clone(),
+            locale: None,
+            variables: rules::variables(event),
+            category: rule.category.clone(),
+            priority: rule.priority,
+            send_at: None,
+            request_id: None,
+        };
+        let key = Key {
+            scope: "event".to_owned(),
+            // A rule of the configuration has no id, and one in the store may have the same name.
+            key: format!("{}/{}", event.id, if kept.id.is_nil() { rule.name.clone() } else { kept.id.to_string() }),
+            request: Sha256::digest(event.id.as_bytes()).into(),
+        };
+        let origin = Origin { correlation_id: event.correlation_id.clone(), traceparent: None };
+        let sent = self.send(&send, &origin, Some(key), ids).await?;
+        Ok(read_ids(&sent.answer)?.len())
     }
 }

@@ -13,16 +13,14 @@ use super::{
     error::NotificationError,
     judge::{Case, Judge, Judged},
     model::{Channel, Notification, Payload, Status, TAG, To, kind_of},
-    rules::{self, Kept},
 };
 use crate::{
     base::{
         clock::Timestamp,
-        error::{FieldError, Kind},
+        error::FieldError,
         id::{JobId, KindName, Priority, UserId},
         page::{Page, PageRequest},
     },
-    events::Event,
     jobs::{
         error::JobsError,
         model::Job,
@@ -237,67 +235,6 @@ impl Notifications {
     pub(super) async fn expanded(&self, id: Uuid) -> Result<Option<Vec<Uuid>>, NotificationError> {
         self.jobs.recall(&parts_of(id)).await?.map(|done| read_ids(&done.answer)).transpose()
     }
-
-    /// Sends what the rules say about an event. Done again, it sends nothing twice. Answers how much was sent.
-    ///
-    /// # Errors
-    /// If a store fails, or a rule cannot be followed.
-    pub async fn follow(&self, kept: &Kept, event: &Event) -> Result<usize, NotificationError> {
-        let rule = &kept.rule;
-        let to: Vec<(To, String)> = rule
-            .recipients
-            .iter()
-            .enumerate()
-            .filter_map(|(i, r)| Some((r.of(event)?, format!("rule {}: recipients[{i}]", rule.name))))
-            .collect();
-        let (to, gone) = self.present(to).await?;
-        let sent = if to.is_empty() { 0 } else { self.send_to(kept, event, to).await? };
-        // Told after the others were sent to: one who is gone keeps nothing from them.
-        if gone.is_empty() { Ok(sent) } else { Err(NotificationError::Invalid(gone)) }
-    }
-
-    /// Those who can be sent to, and what to say of users that are gone.
-    async fn present(&self, all: Vec<(To, String)>) -> Result<(Vec<(To, String)>, Vec<FieldError>), NotificationError> {
-        let (mut there, mut gone) = (Vec::with_capacity(all.len()), Vec::new());
-        for (to, field) in all {
-            if let To::User(id) = to {
-                match self.judge.users.get(id).await {
-                    Ok(_) => {}
-                    Err(e) if e.kind() == Kind::NotFound => {
-                        gone.push(FieldError::new(field, e.to_string()));
-                        continue;
-                    }
-                    Err(e) => return Err(e.into()),
-                }
-            }
-            there.push((to, field));
-        }
-        Ok((there, gone))
-    }
-
-    async fn send_to(&self, kept: &Kept, event: &Event, to: Vec<(To, String)>) -> Result<usize, NotificationError> {
-        let rule = &kept.rule;
-        let send = Send {
-            channel: rule.channel,
-            to,
-            template_code: rule.template_code.clone(),
-            locale: None,
-            variables: rules::variables(event),
-            category: rule.category.clone(),
-            priority: rule.priority,
-            send_at: None,
-            request_id: None,
-        };
-        let key = Key {
-            scope: "event".to_owned(),
-            // A rule of the configuration has no id, and one in the store may have the same name.
-            key: format!("{}/{}", event.id, if kept.id.is_nil() { rule.name.clone() } else { kept.id.to_string() }),
-            request: Sha256::digest(event.id.as_bytes()).into(),
-        };
-        let origin = Origin { correlation_id: event.correlation_id.clone(), traceparent: None };
-        let sent = self.send(&send, &origin, Some(key), ids).await?;
-        Ok(read_ids(&sent.answer)?.len())
-    }
 }
 
 /// The key under which a notification is split: done again, it is split once.
@@ -305,11 +242,11 @@ fn parts_of(id: Uuid) -> Key {
     Key { scope: "notification".to_owned(), key: id.to_string(), request: Sha256::digest(id.as_bytes()).into() }
 }
 
-fn read_ids(answer: &[u8]) -> Result<Vec<Uuid>, NotificationError> {
+pub(super) fn read_ids(answer: &[u8]) -> Result<Vec<Uuid>, NotificationError> {
     serde_json::from_slice(answer).map_err(|e| super::templates::corrupt("parts", &e))
 }
 
-fn ids(jobs: &[Job]) -> Vec<u8> {
+pub(super) fn ids(jobs: &[Job]) -> Vec<u8> {
     let ids: Vec<String> = jobs.iter().map(|j| j.id.to_string()).collect();
     // Texts always serialise.
     serde_json::to_vec(&ids).unwrap_or_default()
