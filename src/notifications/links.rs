@@ -88,8 +88,8 @@ impl Links {
     async fn load(&self) -> Result<Vec<u8>, NotificationError> {
         loop {
             if let Some(found) = self.store.find(Shelf::Secrets, KEY_NAME).await? {
-                let text: String =
-                    serde_json::from_value(found.body["key"].clone()).map_err(|e| corrupt("key of links", &e))?;
+                let text: String = serde_json::from_value(found.body.get("key").cloned().unwrap_or_default())
+                    .map_err(|e| corrupt("key of links", &e))?;
                 let key = BASE64_URL_SAFE_NO_PAD.decode(text);
                 return key.map_err(|e| StoreError::Corrupt(format!("key of links: {e}")).into());
             }

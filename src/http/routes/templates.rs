@@ -414,7 +414,7 @@ pub(crate) async fn preview(
     if let Some(given) = &body.variables
         && let Some(name) = t.missing(given).next()
     {
-        return Err(Problem::invalid_field(&format!("variables.{name}"), "is required by the template"));
+        return Err(Problem::invalid_field(format!("variables.{name}"), "is required by the template"));
     }
     let content = Templates::preview(&t, body.notification_type, body.variables.as_ref())?;
     json(StatusCode::OK, &PreviewAnswer { code: t.code, locale: t.locale, version: t.version, content })
