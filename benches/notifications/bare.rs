@@ -6,7 +6,7 @@ use lettre::{
     message::{Mailbox, MultiPart},
     transport::smtp::{client::AsyncSmtpConnection, extension::ClientId},
 };
-use tokio::task::JoinSet;
+use tokio::{net::TcpStream, task::JoinSet};
 use uuid::Uuid;
 
 use crate::{SLOTS, place, receive::Receiver};
@@ -46,16 +46,20 @@ fn mail(id: Uuid) -> Message {
         .unwrap()
 }
 
-/// Builds and sends mails over so many connections as the worker has slots; answers mails a second.
-pub(crate) async fn mails(relay: &Receiver, n: usize) -> f64 {
+/// Builds and sends mails over as many connections as the worker has slots; answers mails a second. The library's own
+/// connections are not `prompt`: the system holds each mail's end back until its beginning is acknowledged.
+pub(crate) async fn mails(relay: &Receiver, n: usize, prompt: bool) -> f64 {
     let ids = ids(n);
     let mut lanes = JoinSet::new();
     for mine in ids.chunks(n.div_ceil(SLOTS)) {
         let (mine, port) = (mine.to_vec(), relay.port);
         lanes.spawn(async move {
-            let server = ("127.0.0.1", port);
+            let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            if prompt {
+                stream.set_nodelay(true).unwrap();
+            }
             let mut smtp =
-                AsyncSmtpConnection::connect_tokio1(server, None, &ClientId::default(), None, None).await.unwrap();
+                AsyncSmtpConnection::connect_with_transport(Box::new(stream), &ClientId::default()).await.unwrap();
             for id in mine {
                 let mail = mail(id);
                 smtp.send(mail.envelope(), &mail.formatted()).await.unwrap();

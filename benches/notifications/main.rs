@@ -40,10 +40,15 @@ pub(crate) const RELAY_DELAY: Duration = Duration::from_millis(20);
 
 async fn bare_deliveries(report: &mut Report) {
     let (relay, receiver) = (receive::smtp(Duration::ZERO).await, receive::http().await);
-    report.add("bare lettre, 64 connections (mails/s)", bare::mails(&relay, MESSAGES).await);
+    report.add("bare lettre, 64 connections (mails/s)", bare::mails(&relay, MESSAGES, true).await);
     report.add("bare reqwest, 64 at once (calls/s)", bare::calls(&receiver, MESSAGES).await);
     let relay = receive::smtp(RELAY_DELAY).await;
-    report.add("bare lettre, 64 connections, relay takes 20 ms (mails/s)", bare::mails(&relay, MESSAGES).await);
+    report.add("bare lettre, 64 connections, relay takes 20 ms (mails/s)", bare::mails(&relay, MESSAGES, true).await);
+    let relay = receive::smtp(Duration::ZERO).await;
+    report.add(
+        "bare lettre, its own connections, without TCP_NODELAY (mails/s)",
+        bare::mails(&relay, MESSAGES, false).await,
+    );
 }
 
 async fn measure(report: &mut Report, wanted: impl Fn(&str) -> bool, place: impl AsyncFn() -> Place) {

@@ -18,7 +18,7 @@ use lettre::{
         response::{Response, Severity},
     },
 };
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     super::{Fault, Receipt, SendError, fault::one_line},
@@ -142,7 +142,10 @@ impl Door {
         let me = own_name();
         let implicit = self.tls.clone().filter(|_| self.mode == SmtpTls::Implicit);
         let server = (self.host.as_str(), self.port);
-        let mut smtp = AsyncSmtpConnection::connect_tokio1(server, None, &me, implicit, None).await?;
+        let mut smtp = match implicit {
+            Some(tls) => AsyncSmtpConnection::connect_tokio1(server, None, &me, Some(tls), None).await?,
+            None => AsyncSmtpConnection::connect_with_transport(Box::new(prompt(server).await?), &me).await?,
+        };
         if let Some(tls) = self.tls.clone().filter(|_| self.mode == SmtpTls::Starttls) {
             progress.at(Step::Encrypting);
             if !smtp.can_starttls() {
@@ -159,6 +162,18 @@ impl Door {
         }
         Ok(Session { smtp, uses: 0, since: Instant::now(), unfinished: false })
     }
+}
+
+/// A connection that holds nothing back. The library writes the mail and the final dot one after the other, and the system
+/// would keep the dot until the relay has acknowledged the mail, which relays put off for 40 ms.
+async fn prompt(server: (&str, u16)) -> Result<TcpStream, Failure> {
+    let connected = async {
+        let stream = TcpStream::connect(server).await?;
+        stream.set_nodelay(true).map(|()| stream)
+    };
+    connected.await.map_err(|e: std::io::Error| {
+        Failure::Told(SendError::new(Fault::Provider, "connect_failed", format!("Connection error: {e}")))
+    })
 }
 
 /// An open connection on which mails are sent one after another.
