@@ -29,7 +29,7 @@ use crate::{
         HttpState,
         problem::{Problem, ProblemType},
     },
-    users::{Caller, Need, Proof, Refusal, Right, UserError},
+    users::{Caller, Need, Proof, Refusal, Right, Scope, UserError},
 };
 
 /// In which programs may send their key.
@@ -134,8 +134,16 @@ async fn admit(req: &HttpRequest, need: Need) -> Result<Caller, Problem> {
     let caller = state.users.authenticate(proof(req.headers())).await?;
     match caller.meets(need) {
         true => Ok(caller),
-        false => Err(Problem::new(ProblemType::Forbidden, "this needs a right that you do not have")),
+        false => Err(Problem::new(ProblemType::Forbidden, lacking(need))),
     }
+}
+
+/// Says what is missing, in the words of scopes.
+fn lacking(need: Need) -> String {
+    let scopes = Scope::ALL.iter().skip(1).filter(|s| matches!(need, Need::Of(right) if s.grants(right)));
+    let names: Vec<String> =
+        scopes.filter_map(|s| serde_json::to_value(s).ok()?.as_str().map(|name| format!("`{name}`"))).collect();
+    format!("this needs an administrator, or an API key with the scope {}", names.join(" or "))
 }
 
 fn unknown() -> Problem {

@@ -466,7 +466,9 @@ fn unfit(kind: &super::registry::Kind, payload: &RawValue) -> Option<FieldError>
 }
 
 fn key_reused(key: &str) -> JobsError {
-    JobsError::Conflict(format!("Idempotency-Key `{key}` was used before with another request: use a new key"))
+    JobsError::Conflict(format!(
+        "the key `{key}` (Idempotency-Key or request_id) was used before with another request: use a new key"
+    ))
 }
 
 fn empty_payload() -> Result<Box<RawValue>, JobsError> {

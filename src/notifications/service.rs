@@ -204,7 +204,15 @@ impl Notifications {
     /// If there is none, its state does not allow it, or the store fails.
     pub async fn replay(&self, id: JobId) -> Result<Notification, NotificationError> {
         let before = self.get(id).await?;
-        let job = self.jobs.retry(id).await?;
+        let job = match self.jobs.retry(id).await {
+            Err(JobsError::Conflict(_)) => {
+                let status = before.status().as_str();
+                return Err(NotificationError::Conflict(format!(
+                    "notification {id} is {status}: only one that failed, was cancelled or waits is sent again; send a new one"
+                )));
+            }
+            other => other?,
+        };
         Ok(Notification::of(job).unwrap_or(before))
     }
 

@@ -114,7 +114,25 @@ pub enum Scope {
 }
 
 impl Scope {
-    const fn grants(self, right: Right) -> bool {
+    /// Every scope.
+    pub const ALL: [Self; 12] = [
+        Self::Admin,
+        Self::ItemsRead,
+        Self::ItemsWrite,
+        Self::JobsRead,
+        Self::JobsWrite,
+        Self::QueuesControl,
+        Self::NotificationsRead,
+        Self::NotificationsWrite,
+        Self::TemplatesRead,
+        Self::TemplatesWrite,
+        Self::UsersRead,
+        Self::UsersWrite,
+    ];
+
+    /// Whether a key with this scope has this right.
+    #[must_use]
+    pub const fn grants(self, right: Right) -> bool {
         match self {
             Self::Admin => true,
             Self::ItemsRead => matches!(right, Right::ItemsRead),
@@ -228,20 +246,7 @@ mod tests {
 
     use super::*;
 
-    const ALL_SCOPES: [Scope; 12] = [
-        Scope::Admin,
-        Scope::ItemsRead,
-        Scope::ItemsWrite,
-        Scope::JobsRead,
-        Scope::JobsWrite,
-        Scope::QueuesControl,
-        Scope::NotificationsRead,
-        Scope::NotificationsWrite,
-        Scope::TemplatesRead,
-        Scope::TemplatesWrite,
-        Scope::UsersRead,
-        Scope::UsersWrite,
-    ];
+    const ALL_SCOPES: [Scope; 12] = Scope::ALL;
 
     fn user(n: u128, role: Role) -> Caller {
         Caller::User { id: UserId(Uuid::from_u128(n)), role }

@@ -17,7 +17,8 @@ use super::{Fault, SendError};
 use crate::config;
 
 /// What a caller is told whose URL leads to a private address.
-const PRIVATE: &str = "the URL leads to an address that is not public";
+const PRIVATE: &str =
+    "the URL leads to an address that is not public; webhook.allow_networks or webhook.allow_private let it";
 
 /// Which URLs and addresses may be called.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +49,9 @@ impl Guard {
         match url.scheme() {
             "https" => {}
             "http" if self.allow_http => {}
-            "http" => return Err(wrong("insecure_url", "the URL must begin with https://")),
+            "http" => {
+                return Err(wrong("insecure_url", "the URL must begin with https://, unless webhook.allow_http is set"));
+            }
             _ => return Err(wrong("bad_url", "the URL must begin with https://")),
         }
         if !url.username().is_empty() || url.password().is_some() {

@@ -270,7 +270,12 @@ impl Ready {
                 parts.webhook.as_ref().ok_or_else(none)?;
                 let body = self.part("webhook", Escape::Json, &variables)?;
                 if let Err(e) = serde_json::from_str::<Value>(&body) {
-                    return Err(FieldError::new(field_of("webhook"), format!("makes no JSON: {e}")));
+                    return Err(FieldError::new(
+                        field_of("webhook"),
+                        format!(
+                            "makes no JSON: {e}; values are written with their quotes, so write {{{{ name }}}} without any"
+                        ),
+                    ));
                 }
                 Content::Webhook { body }
             }
