@@ -392,6 +392,19 @@ impl From<NotificationError> for Problem {
     }
 }
 
+/// Refuses a parameter of a query that is longer than what it is compared with can be.
+///
+/// # Errors
+/// 400, naming the parameter.
+pub(crate) fn at_most(name: &'static str, value: Option<&str>, characters: usize) -> Result<(), Problem> {
+    match value.map_or(0, |text| text.chars().count()) {
+        n if n > characters => {
+            Err(Problem::invalid_field(name, format!("has {n} characters, at most {characters} are allowed")))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         Self::hidden(error.kind(), error.to_string())

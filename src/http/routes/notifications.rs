@@ -21,7 +21,7 @@ use crate::{
         idempotency::Keyed,
         job_body::PriorityDoc,
         notification_body::{ChannelDoc, NotificationBody, OutlookBody, StatusDoc, ToDoc, TraceBody},
-        problem::Problem,
+        problem::{Problem, at_most},
         response::{List, json},
     },
     jobs::{model::Job, service::Key},
@@ -283,6 +283,7 @@ pub(crate) async fn list(
     Query(query): Query<ListParams>,
 ) -> Result<HttpResponse, Problem> {
     let page = state.limits.page(query.limit, query.cursor.as_deref())?;
+    at_most("template_code", query.template_code.as_deref(), 64)?;
     let user = match caller.may(Right::NotificationsRead) {
         true => query.user_id,
         false => match (caller.user(), query.user_id) {

@@ -12,7 +12,7 @@ use crate::{
         endpoint::Endpoint,
         extract::{Json, PathParam, Query, RequestBody},
         notification_body::ChannelDoc,
-        problem::Problem,
+        problem::{Problem, at_most},
         response::{List, Meta, json},
     },
     notifications::{
@@ -142,6 +142,7 @@ pub(crate) async fn list_suppressions(
     Query(query): Query<SuppressionParams>,
 ) -> Result<HttpResponse, Problem> {
     let page = state.limits.page(query.limit, query.cursor.as_deref())?;
+    at_most("address", query.address.as_deref(), 320)?;
     let list = &state.post.notifications.judge().suppressions;
     let found = list.list(query.notification_type, query.address.as_deref(), page).await?;
     json(StatusCode::OK, &List::of(found, &page, SuppressionBody::from))
@@ -312,6 +313,7 @@ pub(crate) async fn list_sink(
     Query(query): Query<SinkParams>,
 ) -> Result<HttpResponse, Problem> {
     let page = state.limits.page(query.limit, query.cursor.as_deref())?;
+    at_most("to", query.to.as_deref(), 320)?;
     let found = state.post.notifications.judge().sink.list(query.to.as_deref(), page).await?;
     let body = |(id, c): (uuid::Uuid, Caught)| CaughtBody {
         id: RecordId(id),

@@ -18,7 +18,7 @@ use crate::{
         extract::{Json, PathParam, Query, RequestBody},
         job_body::{PriorityDoc, StateDoc},
         notification_body::ChannelDoc,
-        problem::Problem,
+        problem::{Problem, at_most},
         response::{List, json},
     },
     jobs::{model::Job, state::State, store::JobFilter},
@@ -318,6 +318,8 @@ pub(crate) async fn list_events(
     Query(query): Query<EventParams>,
 ) -> Result<HttpResponse, Problem> {
     let page = state.limits.page(query.limit, query.cursor.as_deref())?;
+    at_most("name", query.name.as_deref(), 64)?;
+    at_most("subject", query.subject.as_deref(), 200)?;
     let kind = KindName::new(events::KIND).map_err(|m| Problem::invalid_field("kind", m))?;
     let tags = query.name.into_iter().chain(query.subject.map(|s| format!("subject:{s}"))).collect();
     let filter = JobFilter { kind: Some(kind), tags, ..JobFilter::default() };

@@ -15,7 +15,7 @@ use crate::{
         endpoint::Endpoint,
         extract::{Json, Object, PathParam, Query, RequestBody},
         notification_body::ChannelDoc,
-        problem::Problem,
+        problem::{Problem, at_most},
         response::{List, json},
     },
     notifications::{
@@ -317,6 +317,7 @@ pub(crate) async fn save(state: Data<HttpState>, Json(body): Json<NewTemplateBod
         example = json!({"data": [], "meta": {"limit": 50, "next_cursor": null, "has_next": false}}))))]
 pub(crate) async fn list(state: Data<HttpState>, Query(query): Query<ListParams>) -> Result<HttpResponse, Problem> {
     let page = state.limits.page(query.limit, query.cursor.as_deref())?;
+    at_most("code", query.code.as_deref(), 64)?;
     let found = templates(&state).list(query.code.as_deref(), page).await?;
     json(StatusCode::OK, &List::of(found, &page, |(_, saved)| TemplateBody::from(saved)))
 }

@@ -50,7 +50,10 @@ impl Guard {
             "https" => {}
             "http" if self.allow_http => {}
             "http" => {
-                return Err(wrong("insecure_url", "the URL must begin with https://, unless webhook.allow_http is set"));
+                return Err(wrong(
+                    "insecure_url",
+                    "the URL must begin with https://, unless webhook.allow_http is set",
+                ));
             }
             _ => return Err(wrong("bad_url", "the URL must begin with https://")),
         }

@@ -236,7 +236,8 @@ async fn check(serve: &Process, fleet: &Fleet, accepted: &[Accepted]) -> usize {
         lines.entry(id.to_owned()).or_default().push(run.parse().unwrap());
     }
     let read = stream::iter(accepted).map(|a| async move {
-        let job = serve.get(&format!("/api/v1/jobs/{}", a.id)).await;
+        // The counts of a queue are not one reading: a job on its way from one state to the next may be in none of them.
+        let job = serve.get(&format!("/api/v1/jobs/{}?wait=30", a.id)).await;
         (a, job.unwrap_or_else(|| panic!("accepted job {} is lost", a.id)))
     });
     let jobs: Vec<(&Accepted, Value)> = read.buffer_unordered(4).collect().await;
