@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Error,
-    post::{Doorbell, Post},
+    post::{Doorbell, Post, fixed_rules},
 };
 use crate::{
     base::{backoff::Backoff, clock::Clock, id::QueueName, probe::Probe},
@@ -66,7 +66,8 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
         config::Sync::Full => store::Sync::Full,
         config::Sync::Normal => store::Sync::Normal,
     };
-    // The broker first: a wrong URL must not leave a new database behind.
+    // These first: what is wrong must not leave a new database behind.
+    let rules = fixed_rules(&config)?;
     let broker =
         broker::connect(&config.broker.url, &broker_options(&config)).map_err(|e| Error::Config(e.to_string()))?;
     let cache = open_cache(&config, &clock)?;
@@ -84,7 +85,7 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     let doorbell = Arc::new(Doorbell::default());
     let bell = Arc::clone(&doorbell) as Arc<dyn Bell>;
     let users = Arc::new(open_users(&config, &stores, &cache, Arc::clone(&bell), &clock)?);
-    let post = Post::open(&config, &stores, &cache, &users, &bell, &clock)?;
+    let post = Post::open(&config, &stores, &cache, &users, &bell, &clock, rules)?;
     post.register(&mut registry).map_err(wrong)?;
     let registry = Arc::new(registry);
     let jobs = Arc::new(Jobs::new(

@@ -27,7 +27,7 @@ use crate::{
         follow::Follower,
         judge::{Judge, Rates},
         links::Links,
-        rules::{Rules, default_rule},
+        rules::{Rule, Rules},
         send::Sender,
         service::Notifications,
         sink::Sink,
@@ -65,6 +65,17 @@ pub(super) struct Post {
     sender: Sender,
 }
 
+/// The rules of the configuration.
+///
+/// # Errors
+/// A sentence, if one is wrong.
+pub(super) fn fixed_rules(config: &Config) -> Result<Vec<Rule>, Error> {
+    let rule = |text: &String| {
+        Rule::parse(text).map_err(|e| Error::Config(format!("`notifications.rules` has the entry \"{text}\", {e}")))
+    };
+    config.notifications.rules.iter().map(rule).collect()
+}
+
 impl Post {
     pub(super) fn open(
         config: &Config,
@@ -73,6 +84,7 @@ impl Post {
         users: &Arc<Users>,
         bell: &Arc<dyn Bell>,
         clock: &Clock,
+        fixed: Vec<Rule>,
     ) -> Result<Self, Error> {
         let c = &config.notifications;
         let records = || Arc::clone(&stores.records);
@@ -100,7 +112,6 @@ impl Post {
             },
             clock: clock.clone(),
         };
-        let fixed = c.log_items.then(default_rule).into_iter().collect();
         let rules = Rules::new(records(), fixed, clock.clone());
         let sender = Sender::new(judge.clone());
         Ok(Self { judge, rules, sender })

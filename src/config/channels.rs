@@ -15,8 +15,8 @@ use crate::base::secret::Secret;
 pub struct Notifications {
     /// Where recipients reach this service; empty for where it listens.
     pub public_url: String,
-    /// Whether the log tells of every new item.
-    pub log_items: bool,
+    /// Rules besides those made by the API, as they are written.
+    pub rules: Vec<String>,
     /// Most mails in a minute; 0 for no limit.
     pub email_per_minute: u32,
     /// Most push messages in a minute; 0 for no limit.

@@ -114,7 +114,7 @@ section!(Scheduler {
 
 section!(Notifications {
     public_url: String,
-    log_items: bool,
+    rules: Vec<String>,
     email_per_minute: i64,
     push_per_minute: i64,
     webhook_per_minute: i64,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
@@ -87,6 +88,44 @@ fn yes() -> bool {
 }
 
 impl Rule {
+    /// Reads a rule as the configuration has it: `EVENT CHANNEL TEMPLATE RECIPIENT`.
+    ///
+    /// # Errors
+    /// The rest of a sentence: what is wrong and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [on, channel, template_code, to] = words.as_slice() else {
+            return Err("but an entry is four words: EVENT CHANNEL TEMPLATE RECIPIENT".to_owned());
+        };
+        let known = || Channel::ALL.map(Channel::as_str).join(", ");
+        let channel = Channel::ALL.into_iter().find(|c| c.as_str() == *channel);
+        let recipient = match (*to, to.parse()) {
+            ("log", _) => Recipient::Console(true),
+            ("subject", _) => Recipient::Subject(true),
+            (_, Ok(user)) => Recipient::User(user),
+            (mailbox, Err(_)) => Recipient::Email(mailbox.to_owned()),
+        };
+        // Of the words, so that a rule keeps its name wherever it stands.
+        let hash = Sha256::digest(words.join(" "));
+        let rule = Self {
+            name: format!("config-{}", hash.iter().take(4).map(|b| format!("{b:02x}")).collect::<String>()),
+            on: (*on).to_owned(),
+            channel: channel.ok_or_else(|| format!("whose second word is no channel: {}", known()))?,
+            template_code: (*template_code).to_owned(),
+            recipients: vec![recipient],
+            category: None,
+            priority: None,
+            enabled: true,
+        };
+        match rule.check() {
+            Ok(()) => Ok(rule),
+            Err(faults) => {
+                let said: Vec<_> = faults.iter().map(ToString::to_string).collect();
+                Err(format!("which is wrong: {}", said.join("; ")))
+            }
+        }
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -144,21 +183,6 @@ pub struct Rules {
     clock: Clock,
     /// Those of the configuration.
     fixed: Vec<Rule>,
-}
-
-/// The rule that holds unless the configuration turns it off: the log tells of every new item.
-#[must_use]
-pub fn default_rule() -> Rule {
-    Rule {
-        name: "log-created-items".to_owned(),
-        on: "item.created".to_owned(),
-        channel: Channel::Console,
-        template_code: "event".to_owned(),
-        recipients: vec![Recipient::Console(true)],
-        category: None,
-        priority: None,
-        enabled: true,
-    }
 }
 
 fn kept(record: Record) -> Result<Kept, NotificationError> {
@@ -286,4 +310,41 @@ pub fn variables(event: &Event) -> serde_json::Map<String, serde_json::Value> {
         "request_id": event.correlation_id,
     });
     [("event".to_owned(), event)].into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_the_configuration_are_four_words() {
+        let log = Rule::parse("item.created console event log").unwrap();
+        assert_eq!(
+            (log.on.as_str(), log.channel, &log.recipients),
+            ("item.created", Channel::Console, &vec![Recipient::Console(true)])
+        );
+        let mail = Rule::parse(" job.failed  email job-failed ops@example.com").unwrap();
+        assert_eq!(mail.recipients, [Recipient::Email("ops@example.com".to_owned())]);
+        assert!(
+            mail.name != log.name
+                && mail.name == Rule::parse("job.failed email job-failed ops@example.com").unwrap().name
+        );
+        assert_eq!(
+            Rule::parse("user.registered email welcome subject").unwrap().recipients,
+            [Recipient::Subject(true)]
+        );
+        let user = Rule::parse("item.deleted push note 0192f0c1-2345-7abc-8def-0123456789ab").unwrap();
+        assert!(matches!(user.recipients.as_slice(), [Recipient::User(_)]));
+        for (text, says) in [
+            ("item.created console event", "four words"),
+            ("item.created pigeon event log", "email, push, webhook, console"),
+            ("item.eaten console event log", "events are item.created"),
+            ("item.created email event log", "cannot be reached"),
+            ("item.created email event nobody", "recipients[0]"),
+            ("item.created email welcome subject", "user.registered"),
+        ] {
+            let said = Rule::parse(text).unwrap_err();
+            assert!(said.contains(says), "{text}: {said}");
+        }
+    }
 }

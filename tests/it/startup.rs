@@ -95,6 +95,15 @@ async fn typing_mistakes_are_told_with_the_right_word() {
 }
 
 #[tokio::test]
+async fn a_wrong_rule_is_told_before_anything_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    for (rule, says) in [("item.eaten console event log", "events are item.created"), ("nonsense", "four words")] {
+        let env = [("APP__NOTIFICATIONS__RULES", rule)];
+        refused(dir.path(), &["all", "--port", "0"], &env, CONFIG, &["notifications.rules", rule, says]).await;
+    }
+}
+
+#[tokio::test]
 async fn roles_that_cannot_share_what_is_embedded_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for role in ["serve", "worker", "scheduler"] {

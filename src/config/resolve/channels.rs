@@ -17,7 +17,7 @@ pub(super) fn notifications(s: &settings::Notifications) -> Checked<Notification
     let rate = |key, n| whole(key, n, 0, 1_000_000);
     Ok(Notifications {
         public_url: s.public_url.clone(),
-        log_items: s.log_items,
+        rules: s.rules.clone(),
         email_per_minute: rate("notifications.email_per_minute", s.email_per_minute)?,
         push_per_minute: rate("notifications.push_per_minute", s.push_per_minute)?,
         webhook_per_minute: rate("notifications.webhook_per_minute", s.webhook_per_minute)?,

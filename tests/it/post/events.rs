@@ -68,8 +68,8 @@ async fn what_happens_is_told_as_the_rules_say() {
     })
     .await;
     assert!(line(&process.log()), "{}", process.log());
-    // A rule of the same name in the store is another rule.
-    rule(&api, "log-created-items", "item.created", json!([{"email": "ops@example.net"}])).await;
+    // A rule in the store with the name that the one of the configuration has is another rule.
+    rule(&api, "config-a894f474", "item.created", json!([{"email": "ops@example.net"}])).await;
     let item = id_of(&api.post("/api/v1/items", &json!({"name": "desk"})).await);
     caught(&api, "ops@example.net", &format!("item.created {item}")).await;
     assert_eq!(told(&api, "item.created", &item).await["notifications"], 2);
