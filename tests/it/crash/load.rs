@@ -230,17 +230,18 @@ async fn no_key_made_two(arena: &Arena, shared: &Shared) {
 /// Checks each accepted job: it succeeded once, nothing ran after that, and every run beyond the script is explained by its
 /// history. Answers how many such runs there were.
 async fn check(serve: &Process, fleet: &Fleet, accepted: &[Accepted]) -> usize {
-    let mut lines: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for line in fleet.appended("ran") {
-        let (id, run) = line.split_once(' ').unwrap();
-        lines.entry(id.to_owned()).or_default().push(run.parse().unwrap());
-    }
     let read = stream::iter(accepted).map(|a| async move {
         // The counts of a queue are not one reading: a job on its way from one state to the next may be in none of them.
         let job = serve.get(&format!("/api/v1/jobs/{}?wait=30", a.id)).await;
         (a, job.unwrap_or_else(|| panic!("accepted job {} is lost", a.id)))
     });
     let jobs: Vec<(&Accepted, Value)> = read.buffer_unordered(4).collect().await;
+    // After the jobs: the last of them may just have begun.
+    let mut lines: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for line in fleet.appended("ran") {
+        let (id, run) = line.split_once(' ').unwrap();
+        lines.entry(id.to_owned()).or_default().push(run.parse().unwrap());
+    }
     let mut extra = 0;
     for (a, job) in jobs {
         assert_eq!(job["state"], "succeeded", "{job}");

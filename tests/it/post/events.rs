@@ -119,7 +119,7 @@ async fn a_recipient_who_is_gone_keeps_nothing_from_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_on_ends_of_jobs_works_soon_after_it_was_made() {
     let mut fleet = Fleet::shared(Via::Redis).await;
-    fleet.set("APP__NOTIFICATIONS__LOG_ITEMS", "false");
+    fleet.set("APP__NOTIFICATIONS__RULES", "");
     let (serve, _worker, _scheduler) = (fleet.serve().await, fleet.worker(&[]).await, fleet.scheduler().await);
     let api = Api::of(&serve);
     event_mail(&api).await;
