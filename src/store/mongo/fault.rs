@@ -52,8 +52,9 @@ pub(super) fn sentence(e: &Error) -> String {
 /// `AuthenticationFailed`, `Unauthorized`.
 const REFUSED: [i32; 2] = [18, 13];
 /// Server states that pass: elections, shut-downs, lost members, time limits, a full disk.
-const PASSING: [i32; 22] = [
-    6, 7, 50, 64, 79, 89, 91, 100, 112, 133, 134, 189, 251, 262, 317, 358, 9001, 10_058, 10_107, 11_600, 11_602, 13_435,
+const PASSING: [i32; 23] = [
+    6, 7, 50, 64, 79, 89, 91, 100, 112, 133, 134, 189, 251, 262, 317, 358, 9001, 10_058, 10_107, 11_600, 11_602,
+    13_435, 13_436,
 ];
 const FULL: [i32; 2] = [14_031, 39];
 
