@@ -222,12 +222,26 @@ impl Jobs {
         key: Option<Key>,
         render: impl FnOnce(&[Job]) -> Vec<u8>,
     ) -> Result<Submitted, JobsError> {
-        let now = self.clock.now();
         if let Some(k) = &key
             && let Some(before) = self.recall(k).await?
         {
             return Ok(before);
         }
+        self.accept(asked, origin, key, render).await
+    }
+
+    /// The same for a caller that has asked [`Jobs::recall`] already. A key that was used in between is noticed all the same.
+    ///
+    /// # Errors
+    /// As [`Jobs::submit`].
+    pub async fn accept(
+        &self,
+        asked: Vec<Submit>,
+        origin: &Origin,
+        key: Option<Key>,
+        render: impl FnOnce(&[Job]) -> Vec<u8>,
+    ) -> Result<Submitted, JobsError> {
+        let now = self.clock.now();
         let jobs = self.build(asked, origin, now)?;
         let places = self.admit(&jobs).await?;
         let (first, count) = (jobs.first().map(|j| j.id), jobs.len());

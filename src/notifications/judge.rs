@@ -227,10 +227,13 @@ impl Judge {
             }
             way.pass("preference", said);
         }
+        let category = case.payload.category.as_deref();
+        let looked = places.iter().map(|(address, _)| self.suppressions.forbids(address, category));
+        let entries = futures_util::future::try_join_all(looked).await?;
         let mut free = Vec::new();
         let mut why = None;
-        for place in places {
-            match self.suppressions.forbids(&place.0, case.payload.category.as_deref()).await? {
+        for (place, entry) in places.into_iter().zip(entries) {
+            match entry {
                 Some(entry) => why = Some(entry),
                 None => free.push(place),
             }

@@ -210,16 +210,14 @@ impl Sender {
     async fn suppress(&self, case: Case<'_>, to: &Address, endpoint: Option<Uuid>, said: &str) {
         let Some((channel, address)) = name_of(to) else { return };
         let reason = match channel {
-            Channel::Email => Some(Reason::HardBounce),
-            Channel::Push => Some(Reason::Unregistered),
-            // Its owner enables it again, and then it must work.
-            Channel::Webhook | Channel::Console => None,
+            Channel::Email => Reason::HardBounce,
+            Channel::Push => Reason::Unregistered,
+            // Its owner enables it again, which takes it off the list.
+            Channel::Webhook | Channel::Console => Reason::Gone,
         };
         let detail = Some(format!("notification {}: {said}", case.id));
-        let entry = reason.map(|reason| Suppression { channel, address, category: None, reason, detail });
-        if let Some(entry) = entry
-            && let Err(e) = self.judge.suppressions.add(entry).await
-        {
+        let entry = Suppression { channel, address, category: None, reason, detail };
+        if let Err(e) = self.judge.suppressions.add(entry).await {
             tracing::warn!(notification = %case.id, error = %e, "address not put on the suppression list");
         }
         let (To::User(user), Some(endpoint)) = (&case.payload.to, endpoint) else { return };

@@ -118,7 +118,7 @@ impl Notifications {
             );
             return Err(NotificationError::field("variables", message));
         }
-        self.jobs.submit(asked, origin, key, render).await.map_err(told)
+        self.jobs.accept(asked, origin, key, render).await.map_err(told)
     }
 
     /// What would become of a request for its first recipient, now.

@@ -175,6 +175,19 @@ impl Suppressions {
         }
     }
 
+    /// Takes a URL that wants webhooks off the list, if it is there: its owner says that it works again.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn lift_webhook(&self, url: &str) -> Result<(), NotificationError> {
+        let name = key(Channel::Webhook, &fingerprint(url), None);
+        let Some(found) = self.store.find(Shelf::Suppressions, &name).await? else { return Ok(()) };
+        // Whoever took it off in between did the same.
+        let remove = Write::Remove { shelf: Shelf::Suppressions, id: found.id, expected: None };
+        self.store.commit(vec![remove], &[]).await?;
+        Ok(())
+    }
+
     /// Takes an entry off the list.
     ///
     /// # Errors

@@ -328,5 +328,6 @@ pub(crate) async fn enable_endpoint(
 ) -> Result<HttpResponse, Problem> {
     reach(&caller, id, Right::UsersWrite)?;
     let endpoint = state.users.enable_endpoint(id, endpoint).await?;
+    state.post.notifications.judge().suppressions.lift_webhook(&endpoint.url).await?;
     json(StatusCode::OK, &EndpointBody::of(&endpoint))
 }

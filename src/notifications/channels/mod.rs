@@ -34,7 +34,7 @@ pub use self::{
     outgoing::Guard,
     set::Channels,
     webhook::{Webhook, check_secret, generate_secret},
-    webpush::{VapidKeys, WebPush, check_subscription, generate_vapid},
+    webpush::{VapidKeys, WebPush, generate_vapid},
 };
 
 /// What keeps a channel from being set up: one sentence that names the key at fault.

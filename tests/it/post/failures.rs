@@ -177,9 +177,12 @@ async fn a_server_that_is_gone_is_not_called_until_its_owner_says_so() {
     let id = api.send("webhook", &user, json!({})).await;
     assert_eq!(api.reaches(&id, "failed").await["error"]["code"], "http_410");
     assert_eq!(api.list(&servers).await[0]["disabled"], true);
+    let listed = api.list("/api/v1/suppressions?notification_type=webhook").await;
+    assert_eq!(listed.iter().map(|s| &s["reason"]).collect::<Vec<_>>(), ["gone"]);
     let id = api.send("webhook", &user, json!({})).await;
     assert_eq!(api.reaches(&id, "skipped").await["reason"], "no_address");
     api.post(&format!("{servers}/{server}/enable"), &json!({})).await;
+    assert!(api.list("/api/v1/suppressions?notification_type=webhook").await.is_empty());
     let id = api.send("webhook", &user, json!({})).await;
     api.reaches(&id, "delivered").await;
     assert_eq!(receiver.requests().len(), 2);

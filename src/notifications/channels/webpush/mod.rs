@@ -59,14 +59,6 @@ impl WebPush {
     }
 }
 
-/// Whether `p256dh` and `auth` are the keys of a subscription.
-///
-/// # Errors
-/// The rest of a sentence that begins with the subscription.
-pub fn check_subscription(p256dh: &str, auth: &str) -> Result<(), String> {
-    Subscription::read(p256dh, auth).map(drop).map_err(str::to_owned)
-}
-
 #[async_trait]
 impl Channel for WebPush {
     fn provider(&self, to: &Address) -> String {
