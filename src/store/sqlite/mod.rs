@@ -29,6 +29,7 @@ mod control;
 mod fleet;
 mod items;
 mod jobs;
+mod log;
 mod migrate;
 mod read;
 mod records;
@@ -110,7 +111,8 @@ impl Sqlite {
             })?;
             readers.push(tx);
         }
-        let writer = Writer::start(conn, sync, Arc::clone(&counts))?;
+        let log = log::Log::of(&mut conn, path).map_err(|e| from_sql(&e))?;
+        let writer = Writer::start(conn, log, sync, Arc::clone(&counts))?;
         Ok(Arc::new(Self { writer, readers, turn: AtomicUsize::new(0), counts, _lock: lock }))
     }
 
@@ -173,10 +175,8 @@ fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
     conn.pragma_update(None, "journal_mode", "wal")?;
     // Migrations are always synced; the writer then chooses for each commit.
     conn.pragma_update(None, "synchronous", "full")?;
-    // 8 MiB of pages for the writer: the hot ends of the trees; a checkpoint every 32 MiB of log, which costs the next
-    // commit some milliseconds.
+    // 8 MiB of pages for the writer: the hot ends of the trees.
     conn.pragma_update(None, "cache_size", -8192)?;
-    conn.pragma_update(None, "wal_autocheckpoint", 8192)?;
     conn.pragma_update(None, "temp_store", "memory")
 }
 

@@ -12,7 +12,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Fault, Sync, from_sql, spawn};
+use super::{Fault, Sync, from_sql, log::Log, spawn};
 use crate::{
     base::{
         id::{JobId, QueueName},
@@ -118,7 +118,12 @@ impl<T: Send, F: FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send> Operation f
 pub(super) struct Writer(mpsc::Sender<Box<dyn Operation>>);
 
 impl Writer {
-    pub(super) fn start(conn: Connection, sync: Sync, counts: Arc<Mutex<Counts>>) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        conn: Connection,
+        mut log: Log,
+        sync: Sync,
+        counts: Arc<Mutex<Counts>>,
+    ) -> Result<Self, StoreError> {
         let (tx, rx) = mpsc::channel();
         spawn("sqlite-write".into(), move || {
             let ops = metrics::counter!(names::STORE_OPS);
@@ -147,6 +152,7 @@ impl Writer {
                 // A lone caller has nobody to wait for.
                 let wait = if size > 1 { (took / GATHER_PART).min(GATHER_MOST) } else { Duration::ZERO };
                 gather_until = Instant::now() + wait;
+                log.care(&conn);
             }
         })?;
         Ok(Self(tx))
