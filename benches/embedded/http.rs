@@ -33,6 +33,16 @@ fn wait(port: u16) {
     }
 }
 
+/// Waits until the program has started: before that it listens, but has not yet made what it needs.
+fn wait_ready(port: u16) {
+    wait(port);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !get(port, "/health/ready").starts_with("HTTP/1.1 200") {
+        assert!(Instant::now() < deadline, "the program on port {port} does not become ready");
+        std::thread::yield_now();
+    }
+}
+
 fn bare_server() -> Server {
     let port = free_port();
     let mut child =
@@ -51,7 +61,7 @@ fn app_server(dir: &std::path::Path) -> Server {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    wait(port);
+    wait_ready(port);
     Server(child, port)
 }
 
@@ -78,12 +88,18 @@ fn wrk(port: u16, path: &str, body: &str, clients: u32, dir: &std::path::Path) -
     (number("Requests/sec:", 1), number("ANSWERS", 1) as u64)
 }
 
-/// How many jobs wait, by the API's own count.
-fn queued(port: u16) -> u64 {
+/// An answer, head and all.
+fn get(port: u16, path: &str) -> String {
     let mut s = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    write!(s, "GET /api/v1/queues/parked HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    write!(s, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     s.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// How many jobs wait, by the API's own count.
+fn queued(port: u16) -> u64 {
+    let text = get(port, "/api/v1/queues/parked");
     let body = text.split("\r\n\r\n").nth(1).unwrap();
     let queue: serde_json::Value = serde_json::from_str(body).unwrap();
     queue["queued"].as_u64().unwrap()

@@ -178,6 +178,7 @@ fn serve(
             LogRequests::Off => RequestLog::Off,
         },
         clock: app.clock.clone(),
+        document: http::Document::default(),
     });
     let workers = NonZeroUsize::new(c.http.workers)
         .ok_or_else(|| Error::Config("http.workers is 0 after resolving, but must be at least 1".into()))?;

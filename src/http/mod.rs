@@ -50,6 +50,7 @@ pub use limits::HttpLimits;
 pub use openapi::document;
 pub use problem::{Problem, ProblemType};
 pub use request_id::RequestId;
+pub use routes::docs::Document;
 pub use serve::{ServeOptions, listen, serve};
 
 /// Writes the metrics of the process in the Prometheus text format.
@@ -114,6 +115,8 @@ pub struct HttpState {
     pub request_log: RequestLog,
     /// The time, for answers that tell it.
     pub clock: Clock,
+    /// The OpenAPI document.
+    pub document: Document,
 }
 
 /// The application over `state`: every route, the answers to unknown paths, and the middleware.

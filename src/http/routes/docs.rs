@@ -2,7 +2,7 @@
 
 use std::{
     future::{Ready, ready},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use actix_web::{
@@ -15,6 +15,7 @@ use utoipa_swagger_ui::Config;
 use crate::{
     base::error::Kind,
     http::{
+        HttpState,
         endpoint::Endpoint,
         openapi,
         problem::{Problem, ProblemType},
@@ -23,14 +24,21 @@ use crate::{
     users::Need,
 };
 
-pub(crate) struct Document(Bytes);
+/// The document's text, made when somebody first asks: making it takes several megabytes, which a process that is never asked
+/// does not need.
+#[derive(Default)]
+pub struct Document(OnceLock<Bytes>);
+
+impl Document {
+    fn bytes(&self) -> Bytes {
+        // A JSON value always serialises.
+        self.0.get_or_init(|| serde_json::to_vec(&openapi::document()).unwrap_or_default().into()).clone()
+    }
+}
 
 pub(crate) fn register(routes: &mut Routes<'_>) {
     // `none` keeps the page from sending the document to a validator on the internet.
     let ui = Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true);
-    // A JSON value always serialises.
-    let document = serde_json::to_vec(&openapi::document()).unwrap_or_default();
-    routes.app_data(Data::new(Document(document.into())));
     routes.app_data(Data::new(ui));
     Endpoint::at("/openapi.json").get(Need::Open, read_document).register(routes);
     Endpoint::at("/docs").get(Need::Open, to_docs).register(routes);
@@ -42,9 +50,9 @@ pub(crate) fn register(routes: &mut Routes<'_>) {
     (status = 200, description = "The OpenAPI document", body = serde_json::Value,
      example = json!({"openapi": "3.1.0", "info": {"title": "app", "version": "0.1.0"}, "paths": {}})),
 ))]
-pub(crate) fn read_document(document: Data<Document>) -> Ready<HttpResponse> {
+pub(crate) fn read_document(state: Data<HttpState>) -> Ready<HttpResponse> {
     let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    ready(HttpResponse::Ok().insert_header(content_type).body(document.0.clone()))
+    ready(HttpResponse::Ok().insert_header(content_type).body(state.document.bytes()))
 }
 
 fn to_docs() -> Ready<HttpResponse> {

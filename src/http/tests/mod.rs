@@ -35,7 +35,7 @@ use crate::{
     },
     config,
     events::{Bell, Event},
-    http::{AuthRules, HttpLimits, HttpState, RequestLog, app},
+    http::{AuthRules, Document, HttpLimits, HttpState, RequestLog, app},
     items::{Item, ItemFilter, ItemStore, Items},
 };
 
@@ -175,6 +175,7 @@ pub(super) fn state_over(store: Arc<FakeStore>, backing: &Backing) -> HttpState 
         metrics: Arc::new(|| "app_up 1\n".to_owned()),
         request_log: RequestLog::All,
         clock,
+        document: Document::default(),
     }
 }
 

@@ -111,7 +111,7 @@ impl Sqlite {
             })?;
             readers.push(tx);
         }
-        let log = log::Log::of(&mut conn, path).map_err(|e| from_sql(&e))?;
+        let log = log::Log::of(&mut conn).map_err(|e| from_sql(&e))?;
         let writer = Writer::start(conn, log, sync, Arc::clone(&counts))?;
         Ok(Arc::new(Self { writer, readers, turn: AtomicUsize::new(0), counts, _lock: lock }))
     }

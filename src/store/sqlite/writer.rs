@@ -120,7 +120,7 @@ pub(super) struct Writer(mpsc::Sender<Box<dyn Operation>>);
 impl Writer {
     pub(super) fn start(
         conn: Connection,
-        mut log: Log,
+        log: Log,
         sync: Sync,
         counts: Arc<Mutex<Counts>>,
     ) -> Result<Self, StoreError> {
