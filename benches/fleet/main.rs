@@ -138,7 +138,8 @@ async fn drain(place: &Place, workers: usize) -> (f64, f64) {
     let slots = SLOTS.to_string();
     let args = ["--queues", "default", "--concurrency", slots.as_str()];
     let running: Vec<Role> = (0..workers).map(|_| place.start("worker", &args)).collect();
-    while jobs.count_documents(doc! { "state": 1 }).hint(by_state()).await.unwrap() > 0 {
+    // One look at the index: counting what is left would take the server a quarter of a core.
+    while jobs.find_one(doc! { "state": 1 }).hint(by_state()).await.unwrap().is_some() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     while jobs.count_documents(doc! { "state": 2 }).await.unwrap() > 0 {
