@@ -17,12 +17,12 @@ build: compiler ## Build the release binary, target/release/app
 test: compiler tools servers ## Run every test beside private servers; gets what they need first
 	tests/tools/servers $(CARGO) test --features testing --no-fail-fast
 
-lint: compiler ## Check formatting and lints
+lint: compiler ## Check formatting, lints and alert rules; gets promtool first
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --features testing -- -D warnings
-	@if command -v promtool >/dev/null; then promtool check rules deploy/prometheus/alerts.yml && \
-	promtool test rules deploy/prometheus/alerts_test.yml; \
-	else echo "promtool is not installed: the alert rules are not checked"; fi
+	@tests/tools/prepare promtool
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool test rules deploy/prometheus/alerts_test.yml
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
 	else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
 

@@ -20,6 +20,10 @@ mod http;
 mod queue;
 mod report;
 
+/// The program's own, so that what is measured in this process is what the program does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Rows of the drain and of the bulk inserts.
 const JOBS: usize = 200_000;
 /// Slots of the worker, and so the batch of the bare claim and finish.

@@ -30,6 +30,10 @@ mod report;
 
 use report::Report;
 
+/// The program's own, so that what is measured in this process is what the program does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Jobs of a drain.
 pub(crate) const JOBS: usize = 100_000;
 /// Slots of a worker.

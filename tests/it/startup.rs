@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use app::base::clock::Timestamp;
 use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -262,8 +263,9 @@ async fn what_migrate_made_is_what_all_starts_on() {
 async fn every_log_line_is_json_and_follows_a_job() {
     let dir = tempfile::tempdir().unwrap();
     let mut process = Process::start(dir.path(), &[]).await;
-    let submit = async |request_id: &str, steps: Value| {
-        let body = json!({"kind": "test.script", "payload": {"runs": [steps]}});
+    let submit = async |request_id: &str, runs: Value| {
+        let backoff = json!({"base": 0.05, "cap": 0.05});
+        let body = json!({"kind": "test.script", "payload": {"runs": runs}, "backoff": backoff});
         let url = format!("{}/api/v1/jobs", process.url);
         let answer = client().post(url).header("x-request-id", request_id).json(&body).send().await.unwrap();
         let job: Value = answer.json().await.unwrap();
@@ -275,8 +277,10 @@ async fn every_log_line_is_json_and_follows_a_job() {
         .await;
         id
     };
-    let good = submit("req-good", json!([{"progress": [1, 2]}, {"ok": "two\nlines"}])).await;
-    let bad = submit("req-bad", json!([{"permanent": "bad\nluck"}])).await;
+    let good = submit("req-good", json!([[{"progress": [1, 2]}, {"ok": "two\nlines"}]])).await;
+    let bad = submit("req-bad", json!([[{"permanent": "bad\nluck"}]])).await;
+    let again = submit("req-again", json!([[{"error": "not yet"}], [{"ok": 1}]])).await;
+    let attempt = process.get(&format!("/api/v1/jobs/{again}")).await.unwrap()["attempts"][0].clone();
     process.signal(Signal::TERM);
     assert_eq!(process.exit().await.code(), Some(0));
 
@@ -305,4 +309,9 @@ async fn every_log_line_is_json_and_follows_a_job() {
     said("job finished", &|l| l["job"] == good.as_str() && l["state"] == "succeeded" && l["ms"].is_u64());
     let dead = "job failed for good, it is a dead letter now";
     said(dead, &|l| l["job"] == bad.as_str() && l["level"] == "ERROR" && l["error"] == "bad\nluck");
+    // A retry is told with the delay that was drawn for it.
+    let time = |field: &str| Timestamp::parse(attempt[field].as_str().unwrap()).unwrap().as_millis();
+    let delay = time("retry_at") - time("finished_at");
+    let retried = |l: &Value| l["job"] == again.as_str() && l["error"] == "not yet" && l["delay_ms"] == delay;
+    said("job will run again", &|l| retried(l) && l["request_id"] == "req-again");
 }

@@ -11,7 +11,7 @@ use crate::{
     cli::run::run_in,
     support::{
         fleet::{Fleet, Via},
-        process::{Process, Server, client, free_port},
+        process::{Process, Server, client, free_port, output},
         servers::{redis_url, unique},
         wait_until,
     },
@@ -171,10 +171,11 @@ async fn a_token_is_a_json_web_token_for_programs_that_are_not_ours() {
         print(jwt.encode(claims, '', algorithm='none', headers={'kid': 'first'}))\n\
         print(jwt.encode(claims, key + 'x', algorithm='HS256', headers={'kid': 'first'}))\n\
         print(jwt.encode({**claims, 'exp': claims['iat'] - 1}, key, algorithm='HS256', headers={'kid': 'first'}))\n";
-    let mut command = tokio::process::Command::new(python);
-    let output = command.args(["-c", script, &token, &KEY[6..]]).output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
+    let mut command = std::process::Command::new(python);
+    command.args(["-c", script, &token, &KEY[6..]]);
+    let ended = output(command).await;
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let text = String::from_utf8(ended.stdout).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 4, "{text}");
     for (line, status) in lines.iter().zip([200, 401, 401, 401]) {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     eventually,
-    process::{Process, binary},
+    process::{Process, binary, output},
     wait_until,
 };
 
@@ -40,14 +40,20 @@ async fn the_first_five_minutes() {
     assert_eq!(done["result"]["total_processed"], 10);
     assert_eq!(done["result"]["processed_items"].as_array().unwrap().len(), 10);
 
-    let url = process.url.clone();
-    let submitted = tokio::task::spawn_blocking(move || {
-        let payload = r#"{"data":"x","iterations":5}"#;
-        let args = ["jobs", "submit", "process_heavy_task", "--payload", payload, "--wait", "--json", "--url", &url];
-        binary().args(args).output().unwrap()
-    })
-    .await
-    .unwrap();
+    let payload = r#"{"data":"x","iterations":5}"#;
+    let mut submit = binary();
+    submit.args([
+        "jobs",
+        "submit",
+        "process_heavy_task",
+        "--payload",
+        payload,
+        "--wait",
+        "--json",
+        "--url",
+        &process.url,
+    ]);
+    let submitted = output(submit).await;
     assert!(submitted.status.success(), "{}", String::from_utf8_lossy(&submitted.stderr));
     let job: Value = serde_json::from_slice(&submitted.stdout).unwrap();
     assert_eq!(job["result"]["total_processed"], 5);

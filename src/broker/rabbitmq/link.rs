@@ -21,6 +21,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// A peer that said nothing for twice this long is gone; a consumer that waits at a dead connection learns it no other way.
 /// Seconds; RabbitMQ advises 5 to 20.
 const HEARTBEAT: u16 = 5;
+/// Longest frame in bytes, unless the URL says otherwise. The library holds 64 frames for each connection, which at the usual
+/// 128 KiB is 8 MiB of memory; a wake-up is 17 bytes.
+const FRAME_MAX: u32 = 16 * 1024;
 /// Priorities are 1 to 10.
 const MAX_PRIORITY: u8 = 10;
 
@@ -53,6 +56,7 @@ pub(super) fn unavailable(e: &lapin::Error) -> BrokerError {
 impl Link {
     pub(super) fn new(mut uri: AMQPUri, purpose: &'static str) -> Self {
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        uri.query.frame_max.get_or_insert(FRAME_MAX);
         Self { uri, purpose, connection: Mutex::default() }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::support::{
     fleet::{Fleet, Via},
-    process::free_port,
+    process::{binary, client, free_port, output},
     servers,
 };
 
@@ -47,12 +47,12 @@ async fn a_role_starts_without_its_servers_and_says_so() {
     let fleet = Fleet::over(&store, &format!("redis://127.0.0.1:{broker}"));
     let mut api = fleet.spawn("serve", &[]);
     api.said("ready").await;
-    let health = crate::support::process::client().get(format!("{}/health", api.url)).send().await.unwrap();
+    let health = client().get(format!("{}/health", api.url)).send().await.unwrap();
     assert_eq!(health.status(), 503);
     let health: serde_json::Value = health.json().await.unwrap();
     assert_eq!(health["services"]["mongodb"], "disconnected");
     assert_eq!(health["services"]["redis"], "disconnected");
-    let client = crate::support::process::client();
+    let client = client();
     for path in ["/health/ready", "/api/v1/items", "/api/v1/queues", "/api/v1/jobs"] {
         let answer = client.get(format!("{}{path}", api.url)).send().await.unwrap();
         assert_eq!(answer.status(), 503, "{path}");
@@ -76,23 +76,17 @@ async fn a_database_of_a_newer_version_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_doctor_looks_at_every_server() {
     let fleet = Fleet::shared(Via::Rabbitmq).await;
-    let mut doctor = crate::support::process::binary();
-    let run = |command: &mut std::process::Command| {
-        let out = command.output().unwrap();
+    let doctor = async |store: &str, broker: &str| {
+        let mut doctor = binary();
+        doctor.args(["doctor", "--store-url", store, "--broker-url", broker]);
+        let out = output(doctor).await;
         (out.status.code(), String::from_utf8(out.stdout).unwrap())
     };
-    let (code, said) = run(doctor.arg("doctor").args([
-        "--store-url",
-        fleet.setting("APP__STORE__URL"),
-        "--broker-url",
-        fleet.setting("APP__BROKER__URL"),
-    ]));
+    let (code, said) = doctor(fleet.setting("APP__STORE__URL"), fleet.setting("APP__BROKER__URL")).await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("mongodb: ok") && said.contains("rabbitmq: ok"), "{said}");
     let gone = format!("redis://127.0.0.1:{}", free_port());
-    let mut doctor = crate::support::process::binary();
-    let (code, said) =
-        run(doctor.arg("doctor").args(["--store-url", &servers::mongodb_database().await, "--broker-url", &gone]));
+    let (code, said) = doctor(&servers::mongodb_database().await, &gone).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("redis: away"), "{said}");
 }

@@ -5,14 +5,14 @@ use std::{
     net::TcpListener,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
-use super::{eventually, wait_until};
+use super::{eventually, wait_until, within};
 
 /// The program under test.
 pub(crate) fn binary() -> Command {
@@ -21,6 +21,12 @@ pub(crate) fn binary() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Runs a command to its end, which must come by itself.
+pub(crate) async fn output(command: Command) -> Output {
+    let mut command = tokio::process::Command::from(command);
+    within("the command ends", command.stdin(Stdio::null()).kill_on_drop(true).output()).await.unwrap()
 }
 
 /// A client that never waits for ever and never goes through a proxy.

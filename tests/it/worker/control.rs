@@ -40,7 +40,7 @@ async fn a_cancelled_scheduled_job_never_starts() {
 async fn a_running_job_is_cancelled() {
     let (t, w) = TestApp::running(&[]);
     // One that waits and one that burns a thread; each is told at once by broadcast.
-    for step in [json!("await_stop"), json!({"spin": 600_000})] {
+    for step in [json!("await_stop"), json!({"spin": 60_000})] {
         let id = t.submit(json!([[step]])).await;
         t.runs(id, 1).await;
         let (_, still_running) = t.app.jobs.cancel(id).await.unwrap();

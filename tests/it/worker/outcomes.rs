@@ -72,7 +72,7 @@ async fn a_permanent_error_is_not_retried() {
 async fn a_time_out_is_a_failed_attempt() {
     let (t, w) = TestApp::running(&[]);
     // A handler that waits, and one that burns a thread.
-    for step in [json!("await_stop"), json!({"spin": 600_000})] {
+    for step in [json!("await_stop"), json!({"spin": 60_000})] {
         let runs = json!([[step], [step], [{"ok": 1}]]);
         let id = t.submit_with(runs, |s| s.timeout = Some(Duration::from_millis(30))).await;
         let job = t.reaches(id, State::Succeeded).await;

@@ -35,7 +35,7 @@ async fn a_drain_lets_running_jobs_finish_and_starts_no_more() {
 async fn an_abort_gives_back_without_spending_an_attempt() {
     let t = TestApp::new(&[]);
     let w = t.start_worker();
-    let (a, b) = (json!([["await_stop"], [{"ok": 1}]]), json!([[{"spin": 600_000}], [{"ok": 2}]]));
+    let (a, b) = (json!([["await_stop"], [{"ok": 1}]]), json!([[{"spin": 60_000}], [{"ok": 2}]]));
     let ids = [t.submit_with(a, |s| s.max_attempts = Some(1)).await, t.submit(b).await];
     for id in ids {
         t.runs(id, 1).await;
