@@ -76,8 +76,7 @@ async fn what_0_1_0_says_through_rabbitmq_is_understood() {
     broker.publish(&[broker::wake_up(other, &queue, app::base::id::Priority::new(9).unwrap())]).await.unwrap();
     broker.purge(&queue).await.unwrap();
     let mut listener = broker.listen().await.unwrap();
-    let properties = lapin::ConnectionProperties::default();
-    let connection = lapin::Connection::connect(&servers::url("TEST_AMQP_URL"), properties).await.unwrap();
+    let connection = servers::amqp(&servers::url("TEST_AMQP_URL")).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let name = format!("{prefix}default");
     let (bytes, job) = wake_up();

@@ -79,10 +79,7 @@ impl Hosted {
 
     async fn up(&self) {
         let client_says = async || match self.name {
-            "rabbitmq" => {
-                let properties = lapin::ConnectionProperties::default();
-                lapin::Connection::connect(&self.url(self.port), properties).await.ok().map(drop)
-            }
+            "rabbitmq" => servers::amqp(&self.url(self.port)).await.ok().map(drop),
             _ => tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok().map(drop),
         };
         eventually_within(BOOT, self.name, client_says).await;

@@ -13,7 +13,7 @@ use self::{
     arena::{Arena, FAULTS, Victim},
     load::{Figures, Load},
 };
-use crate::support::fleet::Via;
+use crate::support::{fleet::Via, servers};
 
 mod arena;
 mod late;
@@ -91,8 +91,7 @@ async fn what_redis_forgets_is_published_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues_deleted_in_rabbitmq_are_made_and_filled_again() {
     forget(Via::Rabbitmq, async |arena: &Arena| {
-        let properties = lapin::ConnectionProperties::default();
-        let connection = lapin::Connection::connect(&arena.broker_url(), properties).await.unwrap();
+        let connection = servers::amqp(&arena.broker_url()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let mut lost = 0;
         for queue in ["default", "heavy", "scheduled"] {

@@ -12,7 +12,7 @@ use crate::support::{
     eventually,
     jobs::{priority, queue},
     server::Server,
-    wait_until, within,
+    servers, wait_until, within,
 };
 
 /// Far longer than a call to a broker may take; whoever is still waiting then hangs.
@@ -169,7 +169,7 @@ async fn a_rabbitmq_whose_queues_are_deleted() {
     let wanted = want();
     let mut waiting = Box::pin(consumer.next(&wanted));
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut waiting).await.is_err(), "nothing is there");
-    let admin = lapin::Connection::connect(&url(&server), lapin::ConnectionProperties::default()).await.unwrap();
+    let admin = servers::amqp(&url(&server)).await.unwrap();
     let channel = admin.create_channel().await.unwrap();
     // Until it is noticed: the consumer may not have got to the queue yet.
     let told = async {

@@ -25,7 +25,8 @@ pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<
 pub(crate) async fn eventually_within<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + limit;
     loop {
-        if let Some(found) = look().await {
+        // A look that hangs is no reason to wait for ever.
+        if let Ok(Some(found)) = tokio::time::timeout_at(deadline, look()).await {
             return found;
         }
         assert!(tokio::time::Instant::now() < deadline, "waited {limit:?} in vain: {what}");

@@ -76,6 +76,15 @@ pub(crate) fn drop_database(url: &str) {
     }
 }
 
+/// A connection to RabbitMQ. Bounded, because one that is made while the server boots may never be answered.
+pub(crate) async fn amqp(url: &str) -> Result<lapin::Connection, String> {
+    let connecting = lapin::Connection::connect(url, lapin::ConnectionProperties::default());
+    match tokio::time::timeout(Duration::from_secs(5), connecting).await {
+        Ok(connected) => connected.map_err(|e| e.to_string()),
+        Err(_) => Err("RabbitMQ does not answer".to_owned()),
+    }
+}
+
 /// The Redis server that tests share.
 pub(crate) fn redis_url() -> String {
     url("TEST_REDIS_URL")
