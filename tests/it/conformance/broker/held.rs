@@ -113,8 +113,9 @@ async fn take_all(broker: &dyn Broker, all: &[WakeUp]) {
         seen.extend(jobs(&take(&mut *second, 1, &[("q", 1)]).await));
     }
     assert_eq!(seen, wanted);
-    broker.purge(&queue("q")).await.unwrap();
     broker.publish(all).await.unwrap();
     broker.broadcast(&app::broker::Control::Ping).await.unwrap();
-    assert_eq!(broker.purge(&queue("q")).await.unwrap(), 4);
+    // The two that were given back may lie there a second time, even from now on.
+    let purged = broker.purge(&queue("q")).await.unwrap();
+    assert!((4..=6).contains(&purged), "{purged}");
 }
