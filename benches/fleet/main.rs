@@ -142,8 +142,10 @@ async fn drain(place: &Place, workers: usize) -> (f64, f64) {
     let slots = SLOTS.to_string();
     let args = ["--queues", "default", "--concurrency", slots.as_str()];
     let running: Vec<Role> = (0..workers).map(|_| place.start("worker", &args)).collect();
-    // One look at the index: counting what is left would take the server a quarter of a core.
-    while jobs.find_one(doc! { "state": 1 }).hint(by_state()).await.unwrap().is_some() {
+    // One look at the end of the index, where the last ones to run are: counting what is left, or looking for the first one
+    // behind all that are gone, would take the server a good part of a core.
+    let last = doc! { "state": -1, "queue": -1, "at": -1, "_id": -1 };
+    while jobs.find_one(doc! { "state": 1 }).sort(last.clone()).hint(by_state()).await.unwrap().is_some() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     while jobs.count_documents(doc! { "state": 2 }).await.unwrap() > 0 {

@@ -13,7 +13,7 @@ use super::{
     model::{Job, Spec},
     registry::Registry,
     state::State,
-    store::{FleetStore, Idempotency, Inserted, JobFilter, JobStore},
+    store::{Durable, FleetStore, Idempotency, Inserted, JobFilter, JobStore},
 };
 use crate::{
     base::{
@@ -260,14 +260,22 @@ impl Jobs {
             answer: answer.clone(),
             expires_at: now.plus(self.limits.idempotency_ttl),
         });
-        match self.store.insert(jobs, key).await? {
-            Inserted::New => self.meter.submitted(counts),
-            Inserted::Replay(answer) => return Ok(Submitted { answer, replayed: true }),
-            Inserted::KeyReused => return Err(key_reused(&key_text.unwrap_or_default())),
-        }
+        let durable = match (<[Job; 1]>::try_from(jobs), key) {
+            (Ok([only]), None) => self.store.insert_early(only).await?,
+            (jobs, key) => {
+                let jobs = jobs.map_or_else(|many| many, Vec::from);
+                match self.store.insert(jobs, key).await? {
+                    Inserted::New => Durable::already(),
+                    Inserted::Replay(answer) => return Ok(Submitted { answer, replayed: true }),
+                    Inserted::KeyReused => return Err(key_reused(&key_text.unwrap_or_default())),
+                }
+            }
+        };
         drop(places);
         failpoint::hit("submit.after_insert");
-        self.wake(&wake_ups).await;
+        let (durable, ()) = tokio::join!(durable.wait(), self.wake(&wake_ups));
+        durable?;
+        self.meter.submitted(counts);
         failpoint::hit("submit.after_publish");
         if let Some(job) = first {
             let request_id = origin.correlation_id.as_deref().unwrap_or("-");

@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -53,6 +54,33 @@ pub enum Inserted {
     Replay(Vec<u8>),
     /// The key was used before by another request: nothing was stored.
     KeyReused,
+}
+
+/// The rest of an insert whose job can be claimed already.
+#[must_use = "nobody may be told of a job before it is durable"]
+pub struct Durable(Option<BoxFuture<'static, Result<(), StoreError>>>);
+
+impl Durable {
+    /// Nothing is left to wait for.
+    pub fn already() -> Self {
+        Self(None)
+    }
+
+    /// Durable when this is done.
+    pub fn when(done: impl Future<Output = Result<(), StoreError>> + Send + 'static) -> Self {
+        Self(Some(Box::pin(done)))
+    }
+
+    /// Waits until it survives the loss of power.
+    ///
+    /// # Errors
+    /// If the store fails: nobody knows whether the job is there.
+    pub async fn wait(self) -> Result<(), StoreError> {
+        match self.0 {
+            Some(done) => done.await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// A job that should be woken through the broker.
@@ -247,6 +275,14 @@ pub struct Retention {
 pub trait JobStore: Send + Sync {
     /// Stores new jobs (scheduled or queued), all or none, together with the key if there is one.
     async fn insert(&self, jobs: Vec<Job>, key: Option<Idempotency>) -> Result<Inserted, StoreError>;
+
+    /// Stores one new job, and answers as soon as it can be claimed: its wake-up may go out while the disk is still at work.
+    /// A claim is durable, so whoever runs the job has it in any case; but a client may be told of it only when what this
+    /// answers is done. A store that has no earlier moment answers late.
+    async fn insert_early(&self, job: Job) -> Result<Durable, StoreError> {
+        self.insert(vec![job], None).await?;
+        Ok(Durable::already())
+    }
 
     /// What was answered under this key, if it has not expired: the fingerprint and the answer.
     async fn recall(&self, scope: &str, key: &str, now: Timestamp) -> Result<Option<([u8; 32], Vec<u8>)>, StoreError>;

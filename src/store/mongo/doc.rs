@@ -69,7 +69,7 @@ pub(super) struct JobDoc {
     kind: String,
     /// The time that belongs to the state; of a running job, since when it was queued.
     pub(super) at: DateTime,
-    created: DateTime,
+    pub(super) created: DateTime,
     spec: String,
     /// The tags in `spec`, to be found by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -5,7 +5,7 @@ use ::mongodb::error::{Error, ErrorKind, WriteFailure};
 use crate::base::store::StoreError;
 
 /// Why a command or what it read is no good.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Fault {
     Mongo(Box<Error>),
     /// A command was answered, but parts of it failed: code and text of the first.
@@ -49,6 +49,8 @@ pub(super) fn sentence(e: &Error) -> String {
     }
 }
 
+/// `MaxTimeMSExpired`: what was done is not known.
+pub(super) const NO_ANSWER: i32 = 50;
 /// `AuthenticationFailed`, `Unauthorized`.
 const REFUSED: [i32; 2] = [18, 13];
 /// Server states that pass: elections, shut-downs, lost members, time limits, a full disk.

@@ -12,7 +12,7 @@ use super::{
     write::{Change, Sure, call_number},
 };
 use crate::{
-    base::id::JobId,
+    base::{clock::Timestamp, id::JobId},
     jobs::{
         model::{ATTEMPTS_KEPT, Attempt, Job},
         state::{Event, State, Verdict, next},
@@ -65,39 +65,73 @@ impl Ready {
         for run in runs {
             by_fence.entry(run.fence).or_default().push(run);
         }
-        let changes: Vec<Change> = by_fence
-            .into_iter()
-            .map(|(fence, runs)| Change {
-                of: runs.iter().map(|r| r.id).collect(),
-                only_if: doc! { "state": super::jobs::RUNNING, "fence": fence as i64 },
-                change: success(&runs, by),
-            })
-            .collect();
+        let mut changes = Vec::new();
+        for (fence, runs) in by_fence {
+            let only_if = doc! { "state": super::jobs::RUNNING, "fence": fence as i64 };
+            for (runs, change) in successes(&runs, by) {
+                changes.push(Change { of: runs.iter().map(|r| r.id).collect(), only_if: only_if.clone(), change });
+            }
+        }
         self.apply(Sure::Durable, by, &changes).await
     }
 }
 
-/// One change for many jobs. Where their times or results differ it is a pipeline that looks each job's own up by its
-/// place in the list of ids: a third dearer than operators, and a third of the price of an update for each.
-fn success(runs: &[&Finish], by: i64) -> Bson {
-    let result = |r: &&Finish| match &r.verdict {
-        Verdict::Succeed(Some(result)) => Bson::String(result.get().to_owned()),
-        _ => Bson::Null,
-    };
-    let ends: Vec<Bson> = runs.iter().map(|r| Bson::DateTime(date(r.attempt.finished_at))).collect();
-    let results: Vec<Bson> = runs.iter().map(result).collect();
-    let same = |all: &[Bson]| all.windows(2).all(|w| matches!(w, [a, b] if a == b));
-    if same(&ends) && same(&results) {
-        let mut set = doc! { "state": SUCCEEDED, "by": by };
-        if let Some(at) = ends.into_iter().next() {
-            set.insert("at", at);
-        }
-        if let Some(result) = results.into_iter().next().filter(|r| *r != Bson::Null) {
-            set.insert("result", result);
-        }
-        return Bson::Document(doc! { "$set": set, "$unset": { "lease": "", "error": "" } });
+/// A statement costs the server as much as so many jobs cost it more in a pipeline than in operators.
+const STATEMENT_WORTH: usize = 4;
+/// Most bytes of results in one pipeline.
+const RESULTS: usize = 4 << 20;
+
+fn result(run: &Finish) -> Option<&str> {
+    match &run.verdict {
+        Verdict::Succeed(Some(result)) => Some(result.get()),
+        _ => None,
     }
+}
+
+/// Few changes for many jobs: one for all that ended at the same time with the same result, or a pipeline where nearly
+/// each is different.
+fn successes<'a>(runs: &[&'a Finish], by: i64) -> Vec<(Vec<&'a Finish>, Bson)> {
+    let mut alike: BTreeMap<(Timestamp, Option<&str>), Vec<&Finish>> = BTreeMap::new();
+    for run in runs {
+        alike.entry((run.attempt.finished_at, result(run))).or_default().push(run);
+    }
+    if alike.len() == 1 || alike.len() * STATEMENT_WORTH <= runs.len() {
+        return alike.into_iter().map(|((at, result), runs)| (runs, same_end(at, result, by))).collect();
+    }
+    let (mut parts, mut bytes): (Vec<Vec<&Finish>>, usize) = (Vec::new(), 0);
+    for run in runs {
+        let size = result(run).map_or(0, str::len);
+        bytes += size;
+        match parts.last_mut() {
+            Some(part) if bytes <= RESULTS => part.push(run),
+            _ => {
+                bytes = size;
+                parts.push(vec![run]);
+            }
+        }
+    }
+    let with_ends = |runs: Vec<&'a Finish>| {
+        let change = own_ends(&runs, by);
+        (runs, change)
+    };
+    parts.into_iter().map(with_ends).collect()
+}
+
+/// Operators for runs that all ended alike.
+fn same_end(at: Timestamp, result: Option<&str>, by: i64) -> Bson {
+    let mut set = doc! { "state": SUCCEEDED, "by": by, "at": date(at) };
+    if let Some(result) = result {
+        set.insert("result", result);
+    }
+    Bson::Document(doc! { "$set": set, "$unset": { "lease": "", "error": "" } })
+}
+
+/// A pipeline that looks each job's own end up by its place in the list of ids: a third dearer than operators, and a third
+/// of the price of an update for each.
+fn own_ends(runs: &[&Finish], by: i64) -> Bson {
     let ids: Vec<Bson> = runs.iter().map(|r| Bson::from(id(r.id.0))).collect();
+    let ends: Vec<Bson> = runs.iter().map(|r| Bson::DateTime(date(r.attempt.finished_at))).collect();
+    let results: Vec<Bson> = runs.iter().map(|r| result(r).map_or(Bson::Null, Bson::from)).collect();
     let own = |all: Vec<Bson>| doc! { "$arrayElemAt": [{ "$literal": all }, "$place"] };
     let mut set = doc! { "state": SUCCEEDED, "by": by, "at": own(ends) };
     if results.iter().any(|r| *r != Bson::Null) {

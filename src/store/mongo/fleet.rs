@@ -31,15 +31,7 @@ impl FleetStore for Mongo {
     }
 
     async fn set_paused(&self, queue: &QueueName, paused: bool) -> Result<(), StoreError> {
-        let set = async {
-            let queues = self.database().await?.durable.collection::<Document>("queues");
-            queues
-                .update_one(doc! { "_id": queue.as_str() }, doc! { "$set": { "paused": paused } })
-                .upsert(true)
-                .await?;
-            Ok(())
-        };
-        self.call(set).await
+        self.call(async { self.database().await?.set_paused(queue, paused).await }).await
     }
 
     async fn report(&self, worker: WorkerReport) -> Result<(), StoreError> {

@@ -2,22 +2,30 @@
 //!
 //! An insert alone costs the server several times what it costs among others, and each waits for the journal. So callers
 //! leave their job here; whoever finds no writer at work becomes one and writes all that is waiting, until none is. An
-//! idle store waits for nothing.
+//! idle store waits for nothing, and lets a lone job be claimed before the journal has it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ::mongodb::error::ErrorKind;
+use ::mongodb::{
+    bson::{RawDocumentBuf, doc},
+    error::ErrorKind,
+};
 use tokio::sync::oneshot;
 
-use super::{Ready, doc::JobDoc, fault::Fault};
-use crate::base::store::StoreError;
+use super::{
+    Ready, changes,
+    doc::JobDoc,
+    fault::{Fault, NO_ANSWER, corrupt},
+};
+use crate::jobs::store::{Durable, StoreError};
 
 /// Writes under way at once: while one waits for the journal, another is filled.
 const WRITERS: usize = 2;
 /// Most jobs in one write.
 const BATCH: usize = 1000;
 
-type Answer = Result<(), StoreError>;
+/// Durable, or the rest of the way.
+type Answer = Result<Durable, StoreError>;
 
 #[derive(Default)]
 struct Waiting {
@@ -34,7 +42,7 @@ impl Inserts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores one job; returns when it is durable. Bounded in all: what waited behind a write that was not answered does not
+    /// Stores one job; returns when it can be claimed, or a moment later when it is durable. Bounded in all: what waited behind a write that was not answered does not
     /// wait for its own as long again.
     pub(super) async fn insert(&self, ready: &Ready, job: JobDoc) -> Answer {
         let (tx, rx) = oneshot::channel();
@@ -69,6 +77,13 @@ impl Inserts {
                 let rest = waiting.jobs.split_off(n);
                 std::mem::replace(&mut waiting.jobs, rest)
             };
+            let batch = match <[_; 1]>::try_from(batch) {
+                Ok([(job, caller)]) => {
+                    write_early(&ready, &job, caller).await;
+                    continue;
+                }
+                Err(batch) => batch,
+            };
             let (jobs, callers): (Vec<JobDoc>, Vec<_>) = batch.into_iter().unzip();
             let answers = write(&ready, &jobs).await;
             for (caller, answer) in callers.into_iter().zip(answers) {
@@ -79,20 +94,54 @@ impl Inserts {
     }
 }
 
-async fn write(ready: &Ready, jobs: &[JobDoc]) -> Vec<Answer> {
-    let write = async { Ok(ready.jobs().insert_many(jobs).ordered(false).await?) };
-    let result = match tokio::time::timeout(super::CALL_TIMEOUT, write).await {
-        Ok(result) => result.map(drop),
-        Err(_) => Err(Fault::Write(50, format!("no answer within {:?}", super::CALL_TIMEOUT))),
+/// A job that came alone can be claimed before the journal has it: first its caller hears that it is there, then the rest.
+async fn write_early(ready: &Ready, job: &JobDoc, caller: oneshot::Sender<Answer>) {
+    let insert = async { Ok(ready.lazy.collection::<JobDoc>("jobs").insert_one(job).await?) };
+    if let Err(e) = bounded(insert).await {
+        // Whoever asked may have gone away, here and below.
+        drop(caller.send(Err(e.into())));
+        return;
+    }
+    let (settled, rest) = oneshot::channel();
+    let rest = async { rest.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the process is ending".into()))) };
+    drop(caller.send(Ok(Durable::when(rest))));
+    drop(settled.send(bounded(settle(ready, job)).await.map_err(StoreError::from)));
+}
+
+/// Returns when what is there is on the disks of a majority: a change that changes nothing waits for all before it. That
+/// it meets the job says that no other server has taken over without it.
+async fn settle(ready: &Ready, job: &JobDoc) -> Result<(), Fault> {
+    let same = doc! { "q": { "_id": job.id }, "u": { "$set": { "created": job.created } } };
+    let statements = [RawDocumentBuf::try_from(&same).map_err(|e| corrupt("change", e))?];
+    let sent = match changes::run(ready, &statements, changes::durable()).await {
+        Err(e) if e.is_unknown() => changes::run(ready, &statements, changes::durable()).await?,
+        sent => sent?,
     };
-    let Err(fault) = result else { return vec![Ok(()); jobs.len()] };
+    match (sent.failed.into_iter().next(), sent.met) {
+        (Some((_, fault)), _) => Err(fault),
+        (None, 1) => Ok(()),
+        (None, _) => Err(Fault::Write(NO_ANSWER, "another server took over before the job was safe".to_owned())),
+    }
+}
+
+async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match tokio::time::timeout(super::CALL_TIMEOUT, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Fault::Write(NO_ANSWER, format!("no answer within {:?}", super::CALL_TIMEOUT))),
+    }
+}
+
+async fn write(ready: &Ready, jobs: &[JobDoc]) -> Vec<Answer> {
+    let written = bounded(async { Ok(ready.jobs().insert_many(jobs).ordered(false).await?) }).await;
+    let all = |answer: &dyn Fn() -> Answer| jobs.iter().map(|_| answer()).collect();
+    let Err(fault) = written else { return all(&|| Ok(Durable::already())) };
     // Unordered: those that are not named did get in, unless the whole write is in doubt.
     if let Fault::Mongo(e) = &fault
         && let ErrorKind::InsertMany(m) = e.kind.as_ref()
         && m.write_concern_error.is_none()
         && let Some(errors) = &m.write_errors
     {
-        let mut answers = vec![Ok(()); jobs.len()];
+        let mut answers: Vec<Answer> = all(&|| Ok(Durable::already()));
         for e in errors {
             if let Some(a) = answers.get_mut(e.index) {
                 *a = Err(StoreError::from(Fault::Write(e.code, e.message.clone())));
@@ -100,5 +149,6 @@ async fn write(ready: &Ready, jobs: &[JobDoc]) -> Vec<Answer> {
         }
         return answers;
     }
-    vec![Err(StoreError::from(fault)); jobs.len()]
+    let error = StoreError::from(fault);
+    all(&|| Err(error.clone()))
 }

@@ -29,8 +29,8 @@ use crate::{
         model::{Job, Progress},
         state::State,
         store::{
-            Again, Cancelled, Claim, Finish, Finished, Idempotency, Inserted, JobEdit, JobFilter, JobStore, Moved,
-            RanAgain, Renewal, Retention, StoreError, Void, Waiting,
+            Again, Cancelled, Claim, Durable, Finish, Finished, Idempotency, Inserted, JobEdit, JobFilter, JobStore,
+            Moved, RanAgain, Renewal, Retention, StoreError, Void, Waiting,
         },
     },
 };
@@ -48,11 +48,17 @@ impl JobStore for Mongo {
         if key.is_none() && docs.len() == 1 {
             let ready = self.call(self.database()).await?;
             if let Some(only) = docs.pop() {
-                self.inserts.insert(ready, only).await?;
+                self.inserts.insert(ready, only).await?.wait().await?;
             }
             return Ok(Inserted::New);
         }
         self.call(async { self.database().await?.insert_together(&docs, key.as_ref(), now).await }).await
+    }
+
+    async fn insert_early(&self, job: Job) -> Result<Durable, StoreError> {
+        let job = JobDoc::new(&job)?;
+        let ready = self.call(self.database()).await?;
+        self.inserts.insert(ready, job).await
     }
 
     async fn recall(&self, scope: &str, key: &str, now: Timestamp) -> Result<Option<([u8; 32], Vec<u8>)>, StoreError> {
@@ -155,12 +161,6 @@ impl Ready {
         Ok(found)
     }
 
-    pub(super) async fn paused(&self) -> Result<Vec<String>, Fault> {
-        let queues = self.durable.collection::<Document>("queues");
-        let paused: Vec<Document> = queues.find(doc! { "paused": true }).await?.try_collect().await?;
-        Ok(paused.iter().filter_map(|d| d.get_str("_id").ok().map(str::to_owned)).collect())
-    }
-
     /// One update claims them all; the read after it says which were still there to be claimed.
     ///
     /// It is durable before the worker hears of it. A server that died and forgot a claim would give the same job with the
@@ -175,7 +175,7 @@ impl Ready {
         if of.is_empty() {
             return Ok(Vec::new());
         }
-        let paused = self.paused().await?;
+        let paused = self.paused_for_claims().await?;
         let by = call_number();
         let mut q = doc! { "_id": { "$in": ids(of.iter().copied()) }, "state": QUEUED };
         if !paused.is_empty() {
@@ -189,11 +189,11 @@ impl Ready {
             // What an idle worker waits for: one trip instead of two.
             [one] => self.claim_one(*one, q, u, by).await?,
             _ => {
-                let statement = vec![doc! { "q": q, "u": u, "multi": true }];
-                match self.update(Sure::Durable, statement.clone()).await {
+                let statement = [(doc! { "q": q, "u": u, "multi": true }, of.len())];
+                match self.change(Sure::Durable, &statement).await {
                     // Whatever the first one did no longer matches.
-                    Err(e) if e.is_unknown() => drop(self.update(Sure::Durable, statement).await?),
-                    done => drop(done?),
+                    Err(e) if e.is_unknown() => drop(self.change(Sure::Durable, &statement).await?),
+                    met => drop(met?),
                 }
                 self.read(of.iter().copied()).await?
             }
@@ -236,16 +236,14 @@ impl Ready {
         for (job, fence) in held {
             by_fence.entry(*fence).or_default().push(*job);
         }
-        let statements: Vec<Document> = by_fence
+        let statements: Vec<_> = by_fence
             .iter()
             .map(|(fence, of)| {
                 let q = doc! { "_id": { "$in": ids(of.iter().copied()) }, "state": RUNNING, "fence": *fence as i64 };
-                doc! { "q": q, "u": { "$set": { "lease": date(until) } }, "multi": true }
+                (doc! { "q": q, "u": { "$set": { "lease": date(until) } }, "multi": true }, of.len())
             })
             .collect();
-        if !statements.is_empty() {
-            self.update(Sure::Lazy, statements).await?;
-        }
+        self.change(Sure::Lazy, &statements).await?;
         let jobs = self.durable.collection::<Document>("jobs");
         let filter = doc! { "_id": { "$in": ids(held.iter().map(|(j, _)| *j)) }, "state": RUNNING };
         let mut cursor = jobs.find(filter).projection(doc! { "fence": 1, "cancel": 1 }).await?;
@@ -266,11 +264,9 @@ impl Ready {
         let mut statements = Vec::with_capacity(of.len());
         for (job, fence, p) in of {
             let q = doc! { "_id": id(job.0), "state": RUNNING, "fence": *fence as i64 };
-            statements.push(doc! { "q": q, "u": { "$set": { "progress": to_json("progress", p)? } } });
+            statements.push((doc! { "q": q, "u": { "$set": { "progress": to_json("progress", p)? } } }, 1));
         }
-        if !statements.is_empty() {
-            self.update(Sure::Lazy, statements).await?;
-        }
+        self.change(Sure::Lazy, &statements).await?;
         Ok(())
     }
 

@@ -33,6 +33,7 @@ use crate::base::{
     store::StoreError,
 };
 
+mod changes;
 mod control;
 mod doc;
 mod fault;
@@ -43,6 +44,7 @@ mod insert;
 mod items;
 mod jobs;
 mod migrate;
+mod pauses;
 mod read;
 mod records;
 mod sweep;
@@ -50,8 +52,10 @@ mod together;
 mod told;
 mod write;
 
+use changes::Changes;
 use doc::JobDoc;
 use fault::Fault;
+use pauses::Pauses;
 
 /// How long one call may take in all. A server that is stopped, or that cannot reach its majority, never answers by itself.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,6 +82,8 @@ struct Ready {
     lazy: Database,
     /// Whether the server can do transactions; a single server without a replica set cannot.
     transactions: bool,
+    changes: Changes,
+    pauses: Pauses,
 }
 
 fn durable() -> WriteConcern {
@@ -123,7 +129,7 @@ impl Mongo {
         let hello = durable.run_command(doc! { "hello": 1 }).await?;
         let transactions = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|m| m == "isdbgrid");
         migrate::run(&durable).await?;
-        Ok(Ready { durable, lazy, transactions })
+        Ok(Ready { durable, lazy, transactions, changes: Changes::default(), pauses: Pauses::default() })
     }
 
     /// Bounds one call and translates its faults.

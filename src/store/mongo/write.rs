@@ -8,11 +8,16 @@ use std::collections::HashSet;
 
 use ::mongodb::{
     Collection,
-    bson::{self, Bson, Document, doc},
+    bson::{self, Bson, Document, doc, rawdoc},
 };
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future::try_join_all};
 
-use super::{Ready, doc::ids, fault::Fault};
+use super::{
+    Ready,
+    changes::{self, Met, Part},
+    doc::ids,
+    fault::Fault,
+};
 use crate::base::id::JobId;
 
 /// How sure a change must be before it is answered.
@@ -57,16 +62,16 @@ impl Ready {
         if all.is_empty() {
             return Ok(all);
         }
-        let statements: Vec<Document> = changes.iter().map(Change::statement).collect();
-        let n = match self.update(sure, statements.clone()).await {
+        let statements: Vec<_> = changes.iter().map(|c| (c.statement(), c.of.len())).collect();
+        let met = match self.change(sure, &statements).await {
             Err(e) if e.is_unknown() => {
                 tracing::debug!(error = %e, "an answer of MongoDB was lost, asking again");
-                self.update(sure, statements).await?;
-                None
+                self.change(sure, &statements).await?;
+                Met::NotAll
             }
-            done => Some(done?),
+            met => met?,
         };
-        if n == Some(all.len() as u64) {
+        if met == Met::All {
             return Ok(all);
         }
         let marked: Collection<Document> = self.durable.collection("jobs");
@@ -75,29 +80,18 @@ impl Ready {
         Ok(found.iter().filter_map(job_id).collect())
     }
 
-    /// Runs an `update` command on jobs and answers how many documents it met.
-    pub(super) async fn update(&self, sure: Sure, statements: Vec<Document>) -> Result<u64, Fault> {
-        let concern = match sure {
-            Sure::Durable => doc! { "w": "majority", "j": true },
-            Sure::Lazy => doc! { "w": 1 },
+    /// Runs statements of an `update` command, each with how many jobs it names.
+    pub(super) async fn change(&self, sure: Sure, statements: &[(Document, usize)]) -> Result<Met, Fault> {
+        let parts = changes::parts(statements)?;
+        let write = |part: Part| async move {
+            match sure {
+                Sure::Durable => self.changes.write(self, part).await,
+                Sure::Lazy => changes::run(self, &part.statements, rawdoc! { "w": 1 }).await?.of(&part),
+            }
         };
-        let command = doc! { "update": "jobs", "updates": statements, "ordered": false, "writeConcern": concern };
-        let answer = self.durable.run_command(command).await?;
-        if let Some(Bson::Array(errors)) = answer.get("writeErrors")
-            && let Some(Bson::Document(first)) = errors.first()
-        {
-            return Err(failed(first));
-        }
-        if let Some(Bson::Document(e)) = answer.get("writeConcernError") {
-            return Err(failed(e));
-        }
-        Ok(answer.get("n").and_then(number).unwrap_or(0))
+        let met = try_join_all(parts.into_iter().map(write)).await?;
+        Ok(if met.contains(&Met::NotAll) { Met::NotAll } else { Met::All })
     }
-}
-
-fn failed(e: &Document) -> Fault {
-    let code = e.get_i32("code").unwrap_or(0);
-    Fault::Write(code, e.get_str("errmsg").unwrap_or("a write failed").to_owned())
 }
 
 /// A count as commands answer it, whatever type the server chose.

@@ -1,7 +1,16 @@
 //! Servers that refuse, are away, or are not fit.
 
+use std::time::Duration;
+
+use app::{
+    base::clock::Clock,
+    jobs::{model::Job, store::Claim},
+    store::{self, Sync},
+};
+
 use crate::support::{
     fleet::{Fleet, Via},
+    jobs::{new_job, queue, worker},
     process::{binary, client, free_port, output},
     servers,
 };
@@ -11,6 +20,26 @@ async fn ends(fleet: &Fleet, role: &str) -> (Option<i32>, String) {
     let mut process = fleet.spawn(role, &[]);
     let status = process.exit().await;
     (status.code(), process.log())
+}
+
+/// Another process may have asked a moment ago, when nothing was paused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_holds_for_every_process_once_it_is_answered() {
+    let url = servers::mongodb_database().await;
+    let (ours, theirs) = (store::open(&url, Sync::Full).unwrap(), store::open(&url, Sync::Full).unwrap());
+    let clock = Clock::system();
+    let claim = async |job: &Job| {
+        ours.jobs.insert(vec![job.clone()], None).await.unwrap();
+        let claims = ours.jobs.claim(&[job.id], worker(&clock), clock.now(), Duration::from_secs(15)).await;
+        claims.unwrap().remove(0)
+    };
+    for _ in 0..5 {
+        assert!(matches!(claim(&new_job(&clock)).await, Claim::Won { .. }));
+        theirs.fleet.set_paused(&queue("default"), true).await.unwrap();
+        assert!(matches!(claim(&new_job(&clock)).await, Claim::Paused));
+        theirs.fleet.set_paused(&queue("default"), false).await.unwrap();
+    }
+    servers::drop_database(&url);
 }
 
 /// A server's URL with another user and password.

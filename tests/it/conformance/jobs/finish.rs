@@ -40,6 +40,24 @@ pub(crate) async fn succeed_with_nothing(f: &mut Fixture) {
     assert_eq!(job.result.as_deref().map(|r| r.get()), Some("null"));
 }
 
+/// Together they are larger than any message that a server takes.
+pub(crate) async fn many_large_results_at_once(f: &mut Fixture) {
+    let large = |n: usize| raw(&format!("\"{}\"", char::from(b'a' + n as u8).to_string().repeat((1 << 20) - 2)));
+    let mut runs = Vec::new();
+    for n in 0..20 {
+        let job = f.running().await;
+        f.clock.advance(std::time::Duration::from_millis(1));
+        let run = attempt(&job, f.now(), AttemptOutcome::Succeeded, None);
+        runs.push(finish(&job, Verdict::Succeed(Some(large(n))), run));
+    }
+    let ids: Vec<_> = runs.iter().map(|r| r.id).collect();
+    assert_eq!(f.jobs().finish(runs).await.unwrap(), vec![Finished::Now(State::Succeeded); 20]);
+    for (n, id) in ids.into_iter().enumerate() {
+        let result = f.get(id).await.result.unwrap();
+        assert!(result.get() == large(n).get(), "job {n} has its own result");
+    }
+}
+
 pub(crate) async fn retry_spends_an_attempt_and_waits(f: &mut Fixture) {
     let at = f.in_secs(90);
     let job = ended(f, Verdict::Retry { at }, State::Scheduled).await;

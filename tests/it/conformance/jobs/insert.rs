@@ -47,6 +47,34 @@ pub(crate) async fn what_is_stored_is_what_is_read(f: &mut Fixture) {
     assert!(f.jobs().get(app::base::id::JobId(f.clock.new_uuid())).await.unwrap().is_none());
 }
 
+pub(crate) async fn what_is_inserted_early_can_be_claimed_before_it_is_told(f: &mut Fixture) {
+    for _ in 0..3 {
+        let job = new_job(&f.clock);
+        let durable = f.jobs().insert_early(job.clone()).await.unwrap();
+        assert_eq!(f.win(job.id).await.id, job.id);
+        durable.wait().await.unwrap();
+        assert_eq!(f.get(job.id).await.state, State::Running);
+    }
+    // Many at once are stored together, and an id that exists is refused to whoever came with it only.
+    let there = new_job(&f.clock);
+    f.insert(&there).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..60 {
+        let (store, job) = (f.jobs(), if n == 30 { there.clone() } else { new_job(&f.clock) });
+        calls.spawn(async move {
+            let stored = match store.insert_early(job.clone()).await {
+                Ok(durable) => durable.wait().await,
+                Err(e) => Err(e),
+            };
+            (job, stored)
+        });
+    }
+    for (job, stored) in calls.join_all().await {
+        assert_eq!(stored.is_ok(), job.id != there.id, "{stored:?}");
+        assert_eq!(text(&f.get(job.id).await), text(&job));
+    }
+}
+
 pub(crate) async fn all_or_none(f: &mut Fixture) {
     let there = new_job(&f.clock);
     f.insert(&there).await;

@@ -24,6 +24,7 @@ macro_rules! conformance_jobs {
                 keys_of_different_scopes_never_meet,
                 an_expired_key_is_free_again,
                 one_of_many_equal_requests_is_new,
+                what_is_inserted_early_can_be_claimed_before_it_is_told,
                 a_payload_of_256_kib_is_kept,
                 reopening_keeps_everything,
             ],
@@ -53,6 +54,7 @@ macro_rules! conformance_jobs {
             finish: [
                 succeed,
                 succeed_with_nothing,
+                many_large_results_at_once,
                 retry_spends_an_attempt_and_waits,
                 snooze_spends_none,
                 fail_makes_a_dead_letter,
