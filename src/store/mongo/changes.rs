@@ -1,4 +1,4 @@
-//! Group commit for changes of jobs: claims, ends and whatever else is durable go together, as inserts do (`gather.rs`).
+//! Group commit for changes of jobs: ends, cancels and whatever else is durable go together, as inserts do (`gather.rs`).
 //!
 //! A command costs the server as much as several of the changes in it, and each waits for the journal. So callers leave
 //! their changes here; up to [`WRITERS`] tasks write all that is waiting, until nothing is. An idle store waits for nothing.
@@ -17,9 +17,8 @@ use super::{
     write::number,
 };
 
-/// Commands under way at once: while one waits for the journal, another is worked on. With two a lone worker's claims waited
-/// too long, with eight the commands were small: either made the drain slower.
-const WRITERS: usize = 4;
+/// Commands under way at once: while one waits for the journal, another is worked on.
+const WRITERS: usize = 2;
 /// Most jobs named in one command.
 const JOBS: u64 = 1000;
 /// Most bytes of changes in one command, unless one alone has more. The server refuses what is larger than 16 MiB.
@@ -154,15 +153,31 @@ pub(super) fn durable() -> RawDocumentBuf {
     rawdoc! { "w": "majority", "j": true }
 }
 
-/// Runs one `update` command on jobs. An error says nothing about what it did.
+/// Returns when a document that is there already is on the disks of a majority: a change that changes nothing waits for all
+/// before it. That it meets the document says that no other server has taken over without it.
+pub(super) async fn settled(ready: &Ready, of: &str, same: Document) -> Result<(), Fault> {
+    let statements = [RawDocumentBuf::try_from(&same).map_err(|e| corrupt("change", e))?];
+    let sent = match run(ready, of, &statements, durable()).await {
+        Err(e) if e.is_unknown() => run(ready, of, &statements, durable()).await?,
+        sent => sent?,
+    };
+    match (sent.failed.into_iter().next(), sent.met) {
+        (Some((_, fault)), _) => Err(fault),
+        (None, 1) => Ok(()),
+        (None, _) => Err(Fault::Write(NO_ANSWER, "another server took over before the write was safe".to_owned())),
+    }
+}
+
+/// Runs one `update` command on a collection. An error says nothing about what it did.
 pub(super) async fn run<'a>(
     ready: &Ready,
+    of: &str,
     statements: impl IntoIterator<Item = &'a RawDocumentBuf>,
     concern: RawDocumentBuf,
 ) -> Result<Sent, Fault> {
     let mut updates = RawArrayBuf::new();
     statements.into_iter().for_each(|s| updates.push(s.clone()));
-    let command = rawdoc! { "update": "jobs", "updates": updates, "ordered": false, "writeConcern": concern };
+    let command = rawdoc! { "update": of, "updates": updates, "ordered": false, "writeConcern": concern };
     let answer = ready.durable.run_raw_command(command).await?;
     if let Ok(e) = answer.get_document("writeConcernError") {
         return Err(fault(e));
@@ -182,7 +197,7 @@ fn fault(e: &Document) -> Fault {
 }
 
 async fn send(ready: &Ready, batch: Vec<Asked>) {
-    let work = run(ready, batch.iter().flat_map(|a| &a.part.statements), durable());
+    let work = run(ready, "jobs", batch.iter().flat_map(|a| &a.part.statements), durable());
     let sent = match tokio::time::timeout(super::CALL_TIMEOUT, work).await {
         Ok(sent) => sent,
         Err(_) => Err(Fault::Write(NO_ANSWER, format!("no answer within {:?}", super::CALL_TIMEOUT))),

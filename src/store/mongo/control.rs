@@ -27,22 +27,33 @@ use crate::{
 
 impl Ready {
     pub(super) async fn cancel(&self, of: &[JobId], now: Timestamp) -> Result<Vec<Cancelled>, Fault> {
-        let mut final_already = HashMap::new();
-        let cancel = |job_id, job: &Job| {
-            Ok(match job.state {
-                // Asked once is asked for good.
-                State::Running => Some((doc! { "$set": { "cancel": true } }, Cancelled::Requested)),
-                state if next(state, Event::Cancel).is_some() => {
-                    let set = doc! { "state": State::Cancelled as i32, "at": date(now), "cancel": true };
-                    Some((doc! { "$set": set }, Cancelled::Now))
-                }
-                state => {
-                    final_already.insert(job_id, Cancelled::AlreadyFinal(state));
-                    None
-                }
-            })
-        };
-        let mut done = self.decide(Sure::Durable, of.to_vec(), cancel).await?;
+        let (mut done, mut final_already) = (HashMap::new(), HashMap::new());
+        let mut left: Vec<JobId> = of.to_vec();
+        while !left.is_empty() {
+            self.flag(&left).await?;
+            let mut queued_since = Vec::new();
+            let cancel = |job_id, job: &Job| {
+                Ok(match job.state {
+                    // Asked once is asked for good.
+                    State::Running => Some((doc! { "$set": { "cancel": true } }, Cancelled::Requested)),
+                    // Whoever claims it now does not see that it must not.
+                    State::Queued if !job.cancel_requested => {
+                        queued_since.push(job_id);
+                        None
+                    }
+                    state if next(state, Event::Cancel).is_some() => {
+                        let set = doc! { "state": State::Cancelled as i32, "at": date(now), "cancel": true };
+                        Some((doc! { "$set": set }, Cancelled::Now))
+                    }
+                    state => {
+                        final_already.insert(job_id, Cancelled::AlreadyFinal(state));
+                        None
+                    }
+                })
+            };
+            done.extend(self.decide(Sure::Durable, left, cancel).await?);
+            left = queued_since;
+        }
         done.extend(final_already);
         let mut answer = |job: &JobId| {
             let first = done.get(job).copied().unwrap_or(Cancelled::NotFound);
@@ -55,20 +66,33 @@ impl Ready {
         Ok(of.iter().map(&mut answer).collect())
     }
 
+    /// Makes sure that nobody starts these jobs: from now on a claim sees the flag, and what was claimed before is written out
+    /// as running.
+    async fn flag(&self, of: &[JobId]) -> Result<(), Fault> {
+        let q = doc! { "_id": { "$in": ids(of.iter().copied()) }, "state": QUEUED };
+        let statement = doc! { "q": q, "u": { "$set": { "cancel": true } }, "multi": true };
+        self.change(Sure::Lazy, &[(statement, of.len())]).await?;
+        self.write_out(of.iter().copied()).await
+    }
+
     pub(super) async fn purge(&self, queue: &QueueName, now: Timestamp, limit: usize) -> Result<u64, Fault> {
         let jobs = self.durable.collection::<Document>("jobs");
-        let query = jobs.find(doc! { "state": QUEUED, "queue": queue.as_str() }).sort(doc! { "at": 1 });
-        let found: Vec<Document> = query.limit(limit as i64).projection(doc! { "_id": 1 }).await?.try_collect().await?;
+        let these = doc! {
+            "state": QUEUED, "queue": queue.as_str(), "_id": { "$nin": ids(self.leased().await?) },
+        };
+        let query = jobs.find(these).sort(doc! { "at": 1 }).limit(limit as i64);
+        let found: Vec<Document> = query.projection(doc! { "_id": 1 }).await?.try_collect().await?;
         if found.is_empty() {
             return Ok(0);
         }
         let by = call_number();
-        let set = doc! { "state": State::Cancelled as i32, "at": date(now), "cancel": true, "by": by };
+        let set = doc! { "state": State::Cancelled as i32, "at": date(now), "by": by };
         let change = Change {
             of: found.iter().filter_map(job_id).collect(),
-            only_if: doc! { "state": QUEUED, "queue": queue.as_str() },
+            only_if: doc! { "state": QUEUED, "queue": queue.as_str(), "cancel": true },
             change: Bson::Document(doc! { "$set": set }),
         };
+        self.flag(&change.of).await?;
         Ok(self.apply(Sure::Durable, by, &[change]).await?.len() as u64)
     }
 
@@ -79,6 +103,8 @@ impl Ready {
         now: Timestamp,
     ) -> Result<Vec<RanAgain>, Fault> {
         let wishes: HashMap<JobId, &Again> = jobs.iter().rev().map(|a| (a.id, a)).collect();
+        // Whoever is refused is told of the state.
+        self.write_out(wishes.keys().copied()).await?;
         let mut refused = HashMap::new();
         let again = |id, job: &Job| {
             let Some(wish) = wishes.get(&id) else { return Ok(None) };

@@ -147,6 +147,14 @@ impl JobDoc {
         State::from_number(self.state.into()).ok_or_else(|| corrupt("state", self.state))
     }
 
+    /// A queued job as it runs under a lease that is still to be written out.
+    pub(super) fn running(mut self, worker: bson::Uuid, started: DateTime, until: DateTime) -> Self {
+        self.state = State::Running as i32;
+        self.fence += 1;
+        (self.worker, self.started, self.lease, self.progress) = (Some(worker), Some(started), Some(until), None);
+        self
+    }
+
     /// How much of it there is, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);

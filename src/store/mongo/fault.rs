@@ -49,6 +49,8 @@ pub(super) fn sentence(e: &Error) -> String {
     }
 }
 
+/// `DuplicateKey`.
+pub(super) const DUPLICATE: i32 = 11_000;
 /// `MaxTimeMSExpired`: what was done is not known.
 pub(super) const NO_ANSWER: i32 = 50;
 /// `AuthenticationFailed`, `Unauthorized`.

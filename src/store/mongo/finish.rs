@@ -8,11 +8,15 @@ use super::{
     Ready,
     doc::{date, id, to_json},
     fault::{Fault, corrupt},
+    jobs::{QUEUED, RUNNING, fence_is},
     told::ToldEnd,
     write::{Change, Sure, call_number},
 };
 use crate::{
-    base::{clock::Timestamp, id::JobId},
+    base::{
+        clock::Timestamp,
+        id::{JobId, WorkerId},
+    },
     jobs::{
         model::{ATTEMPTS_KEPT, Attempt, Job},
         state::{Event, State, Verdict, next},
@@ -40,6 +44,8 @@ impl Ready {
                 written.insert(job, Finished::Now(State::Succeeded));
             }
         }
+        // These are few, and know running jobs only.
+        self.write_out(told.iter().map(|r| r.id).chain(other.keys().copied())).await?;
         if !told.is_empty() {
             let ends = told.iter().map(|run| told_end(run)).collect::<Result<Vec<_>, _>>()?;
             for (run, state) in told.iter().zip(self.tell(ends).await?) {
@@ -56,20 +62,51 @@ impl Ready {
                 written.insert(job, Finished::Now(state));
             }
         }
+        self.let_go(runs.iter().map(|r| r.id));
         Ok(runs.iter().map(|r| written.remove(&r.id).unwrap_or(Finished::LeaseLost)).collect())
     }
 
+    /// Runs whose job is still in the lease go from queued to succeeded; the others from running.
     async fn succeed(&self, runs: &[&Finish]) -> Result<HashSet<JobId>, Fault> {
+        let leased = self.held.among(runs.iter().map(|r| r.id));
+        let (short, mut rest): (Vec<&Finish>, Vec<&Finish>) = runs.iter().partition(|r| leased.contains_key(&r.id));
+        let mut done = self.succeed_from(QUEUED, &short, &leased).await?;
+        // Those whose lease somebody has written out meanwhile, and those that were claimed through another connection.
+        rest.extend(short.into_iter().filter(|r| !done.contains(&r.id)));
+        done.extend(self.succeed_from(RUNNING, &rest, &leased).await?);
+        rest.retain(|r| !done.contains(&r.id));
+        if !rest.is_empty() {
+            self.write_out(rest.iter().map(|r| r.id)).await?;
+            done.extend(self.succeed_from(RUNNING, &rest, &leased).await?);
+        }
+        Ok(done)
+    }
+
+    /// Success for runs whose job is in this form, of which those of `leased` are or were in that lease of this process.
+    async fn succeed_from(
+        &self,
+        form: i32,
+        runs: &[&Finish],
+        leased: &HashMap<JobId, i64>,
+    ) -> Result<HashSet<JobId>, Fault> {
         let by = call_number();
-        let mut by_fence: BTreeMap<u64, Vec<&Finish>> = BTreeMap::new();
+        let mut alike: BTreeMap<(u64, WorkerId, Option<i64>), Vec<&Finish>> = BTreeMap::new();
         for run in runs {
-            by_fence.entry(run.fence).or_default().push(run);
+            let lease = leased.get(&run.id).copied().filter(|_| form == RUNNING);
+            alike.entry((run.fence, run.attempt.worker, lease)).or_default().push(run);
         }
         let mut changes = Vec::new();
-        for (fence, runs) in by_fence {
-            let only_if = doc! { "state": super::jobs::RUNNING, "fence": fence as i64 };
-            for (runs, change) in successes(&runs, by) {
-                changes.push(Change { of: runs.iter().map(|r| r.id).collect(), only_if: only_if.clone(), change });
+        for ((fence, worker, lease), runs) in alike {
+            // What is queued is in the lease only until it runs under another fence. No run has the fence 0.
+            let Some(before) = fence.checked_sub(u64::from(form == QUEUED)) else { continue };
+            let mut only_if = doc! { "state": form, "fence": fence_is(before as i64) };
+            only_if.extend(lease.map(|lease| ("claim".to_owned(), Bson::Int64(lease))));
+            let set = doc! { "state": SUCCEEDED, "by": by, "fence": fence as i64, "worker": id(worker.0) };
+            // A run that was never written out has noted no progress: what there is, is from an earlier one.
+            let unset: &[&str] = if form == QUEUED { &["error", "progress"] } else { &["error", "lease"] };
+            for (runs, change) in successes(&runs, &set, unset) {
+                let of = runs.iter().map(|r| r.id).collect();
+                changes.push(Change { of, only_if: only_if.clone(), change });
             }
         }
         self.apply(Sure::Durable, by, &changes).await
@@ -88,15 +125,19 @@ fn result(run: &Finish) -> Option<&str> {
     }
 }
 
-/// Few changes for many jobs: one for all that ended at the same time with the same result, or a pipeline where nearly
-/// each is different.
-fn successes<'a>(runs: &[&'a Finish], by: i64) -> Vec<(Vec<&'a Finish>, Bson)> {
-    let mut alike: BTreeMap<(Timestamp, Option<&str>), Vec<&Finish>> = BTreeMap::new();
+/// Few changes for many jobs: one for all that started and ended at the same times with the same result, or a pipeline
+/// where nearly each is different.
+fn successes<'a>(runs: &[&'a Finish], set: &Document, unset: &[&str]) -> Vec<(Vec<&'a Finish>, Bson)> {
+    let mut alike: BTreeMap<(Timestamp, Timestamp, Option<&str>), Vec<&Finish>> = BTreeMap::new();
     for run in runs {
-        alike.entry((run.attempt.finished_at, result(run))).or_default().push(run);
+        alike.entry((run.attempt.started_at, run.attempt.finished_at, result(run))).or_default().push(run);
     }
     if alike.len() == 1 || alike.len() * STATEMENT_WORTH <= runs.len() {
-        return alike.into_iter().map(|((at, result), runs)| (runs, same_end(at, result, by))).collect();
+        let with_end = |((started, at, result), runs): (_, Vec<&'a Finish>)| {
+            let change = same_end(set.clone(), unset, started, at, result);
+            (runs, change)
+        };
+        return alike.into_iter().map(with_end).collect();
     }
     let (mut parts, mut bytes): (Vec<Vec<&Finish>>, usize) = (Vec::new(), 0);
     for run in runs {
@@ -111,42 +152,41 @@ fn successes<'a>(runs: &[&'a Finish], by: i64) -> Vec<(Vec<&'a Finish>, Bson)> {
         }
     }
     let with_ends = |runs: Vec<&'a Finish>| {
-        let change = own_ends(&runs, by);
+        let change = own_ends(set.clone(), unset, &runs);
         (runs, change)
     };
     parts.into_iter().map(with_ends).collect()
 }
 
-/// Operators for runs that all ended alike.
-fn same_end(at: Timestamp, result: Option<&str>, by: i64) -> Bson {
-    let mut set = doc! { "state": SUCCEEDED, "by": by, "at": date(at) };
-    if let Some(result) = result {
-        set.insert("result", result);
-    }
-    Bson::Document(doc! { "$set": set, "$unset": { "lease": "", "error": "" } })
+/// Operators for runs that were all alike.
+fn same_end(mut set: Document, unset: &[&str], started: Timestamp, at: Timestamp, result: Option<&str>) -> Bson {
+    set.extend(doc! { "started": date(started), "at": date(at) });
+    set.extend(result.map(|r| ("result".to_owned(), Bson::from(r))));
+    let unset: Document = unset.iter().map(|field| ((*field).to_owned(), Bson::from(""))).collect();
+    Bson::Document(doc! { "$set": set, "$unset": unset })
 }
 
 /// A pipeline that looks each job's own end up by its place in the list of ids: a third dearer than operators, and a third
 /// of the price of an update for each.
-fn own_ends(runs: &[&Finish], by: i64) -> Bson {
-    let ids: Vec<Bson> = runs.iter().map(|r| Bson::from(id(r.id.0))).collect();
-    let ends: Vec<Bson> = runs.iter().map(|r| Bson::DateTime(date(r.attempt.finished_at))).collect();
-    let results: Vec<Bson> = runs.iter().map(|r| result(r).map_or(Bson::Null, Bson::from)).collect();
+fn own_ends(mut set: Document, unset: &[&str], runs: &[&Finish]) -> Bson {
+    let each = |of: &dyn Fn(&Finish) -> Bson| runs.iter().map(|r| of(r)).collect::<Vec<Bson>>();
     let own = |all: Vec<Bson>| doc! { "$arrayElemAt": [{ "$literal": all }, "$place"] };
-    let mut set = doc! { "state": SUCCEEDED, "by": by, "at": own(ends) };
-    if results.iter().any(|r| *r != Bson::Null) {
-        set.insert("result", own(results));
+    let ids = each(&|r| Bson::from(id(r.id.0)));
+    set.insert("started", own(each(&|r| date(r.attempt.started_at).into())));
+    set.insert("at", own(each(&|r| date(r.attempt.finished_at).into())));
+    if runs.iter().any(|r| result(r).is_some()) {
+        set.insert("result", own(each(&|r| result(r).map_or(Bson::Null, Bson::from))));
     }
     Bson::Array(vec![
         Bson::Document(doc! { "$set": { "place": { "$indexOfArray": [{ "$literal": ids }, "$_id"] } } }),
         Bson::Document(doc! { "$set": set }),
-        Bson::Document(doc! { "$unset": ["place", "lease", "error"] }),
+        Bson::Document(doc! { "$unset": unset.iter().copied().chain(["place"]).collect::<Vec<_>>() }),
     ])
 }
 
 /// The end of a run together with its event.
 fn told_end(run: &Finish) -> Result<ToldEnd, Fault> {
-    let only_if = doc! { "_id": id(run.id.0), "state": super::jobs::RUNNING, "fence": run.fence as i64 };
+    let only_if = doc! { "_id": id(run.id.0), "state": RUNNING, "fence": run.fence as i64 };
     let at = date(run.attempt.finished_at);
     let (state, change) = match &run.verdict {
         Verdict::Succeed(result) => {

@@ -8,7 +8,7 @@ use futures_util::{TryStreamExt, future::try_join_all, try_join};
 
 use super::{
     Mongo, Ready,
-    doc::{id, queue, time, to_json},
+    doc::{id, ids, queue, time, to_json},
     fault::{Fault, corrupt},
     jobs::QUEUED,
     write::number,
@@ -83,8 +83,10 @@ impl FleetStore for Mongo {
 impl Ready {
     /// Every count is read from an index alone, so that it costs nothing per finished job.
     async fn queues(&self) -> Result<Vec<QueueState>, Fault> {
-        let (queued, scheduled, running, failed, paused) = try_join!(
-            self.queued(),
+        let leased: Vec<_> = ids(self.leased().await?);
+        let (started, queued, scheduled, running, failed, paused) = try_join!(
+            self.started(&leased),
+            self.queued(&leased),
             self.counted(State::Scheduled, "scheduled"),
             self.counted(State::Running, "running"),
             self.counted(State::Failed, "dead"),
@@ -108,6 +110,12 @@ impl Ready {
         for (name, n) in failed {
             of(name, &|q| q.counts.failed = n);
         }
+        for (name, n) in started {
+            of(name, &|q| {
+                q.counts.queued = q.counts.queued.saturating_sub(n);
+                q.counts.running += n;
+            });
+        }
         for name in paused {
             of(name, &|q| q.paused = true);
         }
@@ -119,8 +127,26 @@ impl Ready {
         self.paused().await?.iter().map(|name| queue(name)).collect()
     }
 
-    /// Queued jobs by queue, and since when the first of each waits.
-    async fn queued(&self) -> Result<Vec<(QueueName, u64, Option<Timestamp>)>, Fault> {
+    /// Jobs by queue that run under leases which are still to be written out.
+    async fn started(&self, leased: &[::mongodb::bson::Uuid]) -> Result<BTreeMap<QueueName, u64>, Fault> {
+        let mut started = BTreeMap::new();
+        if leased.is_empty() {
+            return Ok(started);
+        }
+        let jobs = self.durable.collection::<Document>("jobs");
+        let these = doc! { "_id": { "$in": leased }, "state": QUEUED };
+        let mut found = jobs.find(these).projection(doc! { "_id": 0, "queue": 1 }).await?;
+        while let Some(d) = found.try_next().await? {
+            *started.entry(queue(d.get_str("queue").map_err(|e| corrupt("queue", e))?)?).or_insert(0) += 1;
+        }
+        Ok(started)
+    }
+
+    /// Documents that say `queued`, by queue, and since when the first of each waits that is not leased.
+    async fn queued(
+        &self,
+        leased: &[::mongodb::bson::Uuid],
+    ) -> Result<Vec<(QueueName, u64, Option<Timestamp>)>, Fault> {
         let jobs = self.durable.collection::<Document>("jobs");
         let names = jobs.distinct("queue", doc! { "state": QUEUED }).await?;
         let one = async |name: Bson| {
@@ -128,7 +154,9 @@ impl Ready {
             let these = doc! { "state": QUEUED, "queue": name.as_str() };
             let command = doc! { "count": "jobs", "query": these.clone(), "hint": "queued" };
             let n = self.durable.run_command(command).await?.get("n").and_then(number).unwrap_or(0);
-            let first = jobs.find_one(these).sort(doc! { "at": 1 }).projection(doc! { "_id": 0, "at": 1 }).await?;
+            let mut waiting = these;
+            waiting.insert("_id", doc! { "$nin": leased });
+            let first = jobs.find_one(waiting).sort(doc! { "at": 1 }).projection(doc! { "_id": 0, "at": 1 }).await?;
             let oldest = first.and_then(|d| d.get_datetime("at").ok().map(|at| time(*at)));
             Ok::<_, Fault>((name, n, oldest))
         };

@@ -6,16 +6,13 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ::mongodb::{
-    bson::{RawDocumentBuf, doc},
-    error::ErrorKind,
-};
+use ::mongodb::{bson::doc, error::ErrorKind};
 use tokio::sync::oneshot;
 
 use super::{
     Ready, changes,
     doc::JobDoc,
-    fault::{Fault, NO_ANSWER, corrupt},
+    fault::{Fault, NO_ANSWER},
 };
 use crate::jobs::store::{Durable, StoreError};
 
@@ -31,6 +28,8 @@ type Answer = Result<Durable, StoreError>;
 struct Waiting {
     jobs: Vec<(JobDoc, oneshot::Sender<Answer>)>,
     writers: usize,
+    /// The last write was of several jobs: while it is busy, what counts is how many commands the server gets.
+    busy: bool,
 }
 
 /// Jobs on their way into the database.
@@ -65,7 +64,7 @@ impl Inserts {
 
     async fn write_all(self, ready: Ready) {
         loop {
-            let batch = {
+            let (batch, alone) = {
                 let mut waiting = self.lock();
                 // Whoever has given up has told its client so.
                 waiting.jobs.retain(|(_, caller)| !caller.is_closed());
@@ -75,13 +74,17 @@ impl Inserts {
                 }
                 let n = waiting.jobs.len().min(BATCH);
                 let rest = waiting.jobs.split_off(n);
-                std::mem::replace(&mut waiting.jobs, rest)
+                let batch = std::mem::replace(&mut waiting.jobs, rest);
+                let alone = batch.len() == 1 && !waiting.busy;
+                waiting.busy = batch.len() > 1;
+                (batch, alone)
             };
             let batch = match <[_; 1]>::try_from(batch) {
-                Ok([(job, caller)]) => {
+                Ok([(job, caller)]) if alone => {
                     write_early(&ready, &job, caller).await;
                     continue;
                 }
+                Ok(one) => Vec::from(one),
                 Err(batch) => batch,
             };
             let (jobs, callers): (Vec<JobDoc>, Vec<_>) = batch.into_iter().unzip();
@@ -102,26 +105,11 @@ async fn write_early(ready: &Ready, job: &JobDoc, caller: oneshot::Sender<Answer
         drop(caller.send(Err(e.into())));
         return;
     }
+    let same = doc! { "q": { "_id": job.id }, "u": { "$set": { "created": job.created } } };
     let (settled, rest) = oneshot::channel();
     let rest = async { rest.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the process is ending".into()))) };
     drop(caller.send(Ok(Durable::when(rest))));
-    drop(settled.send(bounded(settle(ready, job)).await.map_err(StoreError::from)));
-}
-
-/// Returns when what is there is on the disks of a majority: a change that changes nothing waits for all before it. That
-/// it meets the job says that no other server has taken over without it.
-async fn settle(ready: &Ready, job: &JobDoc) -> Result<(), Fault> {
-    let same = doc! { "q": { "_id": job.id }, "u": { "$set": { "created": job.created } } };
-    let statements = [RawDocumentBuf::try_from(&same).map_err(|e| corrupt("change", e))?];
-    let sent = match changes::run(ready, &statements, changes::durable()).await {
-        Err(e) if e.is_unknown() => changes::run(ready, &statements, changes::durable()).await?,
-        sent => sent?,
-    };
-    match (sent.failed.into_iter().next(), sent.met) {
-        (Some((_, fault)), _) => Err(fault),
-        (None, 1) => Ok(()),
-        (None, _) => Err(Fault::Write(NO_ANSWER, "another server took over before the job was safe".to_owned())),
-    }
+    drop(settled.send(bounded(changes::settled(ready, "jobs", same)).await.map_err(StoreError::from)));
 }
 
 async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {

@@ -7,15 +7,17 @@ use std::{
 
 use ::mongodb::{
     bson::{Bson, Document, doc},
-    options::ReturnDocument,
+    error::ErrorKind,
 };
 use async_trait::async_trait;
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future::try_join};
+use tokio::time::Instant;
 
 use super::{
-    Mongo, Ready,
+    Mongo, Ready, changes,
     doc::{JobDoc, date, id, ids, time, to_json},
-    fault::Fault,
+    fault::{DUPLICATE, Fault, NO_ANSWER},
+    leases::LeaseDoc,
     write::{Change, Sure, call_number},
 };
 use crate::{
@@ -161,7 +163,7 @@ impl Ready {
         Ok(found)
     }
 
-    /// One update claims them all; the read after it says which were still there to be claimed.
+    /// One document claims them all (see [`super::leases`]); the read after it says which were there to be claimed.
     ///
     /// It is durable before the worker hears of it. A server that died and forgot a claim would give the same job with the
     /// same fence to another worker, and each could end the other's run.
@@ -172,66 +174,105 @@ impl Ready {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Vec<Claim>, Fault> {
-        if of.is_empty() {
+        let mut seen = HashSet::new();
+        let each: Vec<JobId> = of.iter().copied().filter(|j| seen.insert(*j)).collect();
+        if each.is_empty() {
             return Ok(Vec::new());
         }
         let paused = self.paused_for_claims().await?;
-        let by = call_number();
-        let mut q = doc! { "_id": { "$in": ids(of.iter().copied()) }, "state": QUEUED };
-        if !paused.is_empty() {
-            q.insert("queue", doc! { "$nin": paused.clone() });
+        let began = Instant::now();
+        let new = |jobs: &[JobId]| LeaseDoc::new(call_number(), worker, now, lease, jobs);
+        let whole = new(&each);
+        let (leases, mut found) = match self.lease(&whole).await {
+            Ok(found) => (vec![whole], found),
+            // Somebody has one of them, or several: each for itself, then.
+            Err(e) if e.code() == Some(DUPLICATE) => {
+                let leases = self.lease_each(each.iter().map(|j| new(&[*j])).collect()).await?;
+                let found = self.read(leases.iter().flat_map(LeaseDoc::jobs)).await?;
+                (leases, found)
+            }
+            Err(e) => return Err(e),
+        };
+        // Who was suspended for so long may have read the jobs when the lease was gone.
+        if began.elapsed() >= lease {
+            return Err(Fault::Write(NO_ANSWER, "the claim took longer than its lease".to_owned()));
         }
-        let set = doc! {
-            "state": RUNNING, "lease": date(now.plus(lease)), "worker": id(worker.0), "started": date(now), "claim": by,
-        };
-        let u = doc! { "$set": set, "$inc": { "fence": 1_i64 }, "$unset": { "progress": "" } };
-        let mut found = match of {
-            // What an idle worker waits for: one trip instead of two.
-            [one] => self.claim_one(*one, q, u, by).await?,
-            _ => {
-                let statement = [(doc! { "q": q, "u": u, "multi": true }, of.len())];
-                match self.change(Sure::Durable, &statement).await {
-                    // Whatever the first one did no longer matches.
-                    Err(e) if e.is_unknown() => drop(self.change(Sure::Durable, &statement).await?),
-                    met => drop(met?),
-                }
-                self.read(of.iter().copied()).await?
-            }
-        };
-        let mut claims = Vec::with_capacity(of.len());
-        for job in of {
-            let is_paused = |d: &JobDoc| d.state == QUEUED && paused.contains(&d.queue);
-            if found.get(job).is_some_and(is_paused) {
-                claims.push(Claim::Paused);
-                continue;
-            }
-            // Removed, so that an id named twice is won once.
-            claims.push(match found.remove(job) {
-                Some(d) if d.state == RUNNING && d.claim == Some(by) => {
+        let mut won = HashMap::new();
+        for lease in &leases {
+            let (ours, not): (Vec<JobId>, Vec<JobId>) = lease
+                .jobs()
+                .partition(|j| found.get(j).is_some_and(|d| lease.runs(d) && !d.cancel && !paused.contains(&d.queue)));
+            self.give_back(lease, &not, ours.is_empty()).await?;
+            self.held.won(lease.id, &ours);
+            for job in ours {
+                if let Some(d) = found.remove(&job) {
                     let queued_at = time(d.at);
-                    Claim::Won { job: Box::new(d.job()?), queued_at }
+                    won.insert(job, Claim::Won { job: Box::new(lease.run(d).job()?), queued_at });
                 }
-                _ => Claim::Gone,
-            });
+            }
         }
-        Ok(claims)
-    }
-
-    /// The same for a lone job. If it was not claimed, or nobody knows, its document says why.
-    async fn claim_one(&self, job: JobId, q: Document, u: Document, by: i64) -> Result<HashMap<JobId, JobDoc>, Fault> {
-        let jobs = self.jobs();
-        let claim = || jobs.find_one_and_update(q.clone(), u.clone()).return_document(ReturnDocument::After);
-        let claimed = match claim().await.map_err(Fault::from) {
-            Err(e) if e.is_unknown() => claim().await?,
-            done => done?,
+        let answer = |job: &JobId| match won.remove(job) {
+            Some(claim) => claim,
+            None if found.get(job).is_some_and(|d| d.state == QUEUED && !d.cancel) => Claim::Paused,
+            // Or flagged: somebody is on the way to cancel it.
+            None => Claim::Gone,
         };
-        match claimed.filter(|d| d.claim == Some(by)) {
-            Some(d) => Ok(HashMap::from([(job, d)])),
-            None => self.read([job]).await,
-        }
+        Ok(of.iter().map(answer).collect())
     }
 
+    /// Inserts a lease and reads its jobs; of a lone job while the journal is still at work, because an idle worker waits for it.
+    async fn lease(&self, lease: &LeaseDoc) -> Result<HashMap<JobId, JobDoc>, Fault> {
+        if lease.jobs().count() > 1 {
+            self.leases().insert_one(lease).await?;
+            return self.read(lease.jobs()).await;
+        }
+        self.lazy.collection::<LeaseDoc>("leases").insert_one(lease).await?;
+        let same = doc! { "q": { "_id": lease.id }, "u": { "$set": { "until": lease.until } } };
+        let (found, ()) = try_join(self.read(lease.jobs()), changes::settled(self, "leases", same)).await?;
+        Ok(found)
+    }
+
+    /// Inserts what can be inserted of leases on one job each.
+    async fn lease_each(&self, leases: Vec<LeaseDoc>) -> Result<Vec<LeaseDoc>, Fault> {
+        let Err(e) = self.leases().insert_many(&leases).ordered(false).await else { return Ok(leases) };
+        let taken: Option<HashSet<usize>> = match e.kind.as_ref() {
+            ErrorKind::InsertMany(m) if m.write_concern_error.is_none() => {
+                let errors = m.write_errors.iter().flatten();
+                errors.map(|e| (e.code == DUPLICATE).then_some(e.index)).collect()
+            }
+            _ => None,
+        };
+        let Some(taken) = taken else { return Err(e.into()) };
+        Ok(leases.into_iter().enumerate().filter(|(n, _)| !taken.contains(n)).map(|(_, lease)| lease).collect())
+    }
+
+    /// A lease that is renewed is written out: whatever runs for that long runs for long.
     async fn renew(&self, held: &[(JobId, u64)], until: Timestamp) -> Result<Vec<Renewal>, Fault> {
+        let mine: Vec<JobId> = self.held.among(held.iter().map(|(j, _)| *j)).into_keys().collect();
+        if !mine.is_empty() {
+            self.write_out(mine).await?;
+        }
+        let mut running = self.renew_written(held, until).await?;
+        let missing: Vec<(JobId, u64)> = held.iter().filter(|h| !running.contains_key(*h)).copied().collect();
+        if !missing.is_empty() {
+            // Claimed through another connection, or lost.
+            self.write_out(missing.iter().map(|(j, _)| *j)).await?;
+            running.extend(self.renew_written(&missing, until).await?);
+        }
+        let answer = |h: &(JobId, u64)| match running.get(h) {
+            Some(cancel) => Renewal::Held { cancel_requested: *cancel },
+            None => Renewal::Lost,
+        };
+        self.let_go(held.iter().filter(|h| !running.contains_key(*h)).map(|(job, _)| *job));
+        Ok(held.iter().map(answer).collect())
+    }
+
+    /// Renews leases that are written out; answers which there were, and whether they should stop.
+    async fn renew_written(
+        &self,
+        held: &[(JobId, u64)],
+        until: Timestamp,
+    ) -> Result<HashMap<(JobId, u64), bool>, Fault> {
         let mut by_fence: HashMap<u64, Vec<JobId>> = HashMap::new();
         for (job, fence) in held {
             by_fence.entry(*fence).or_default().push(*job);
@@ -250,17 +291,15 @@ impl Ready {
         let mut running = HashMap::new();
         while let Some(d) = cursor.try_next().await? {
             if let Some(job) = super::write::job_id(&d) {
-                running.insert((job, d.get_i64("fence").unwrap_or(0)), d.get_bool("cancel").unwrap_or(false));
+                let fence = u64::try_from(d.get_i64("fence").unwrap_or(0)).unwrap_or(0);
+                running.insert((job, fence), d.get_bool("cancel").unwrap_or(false));
             }
         }
-        let answer = |(job, fence): &(JobId, u64)| match running.get(&(*job, *fence as i64)) {
-            Some(cancel) => Renewal::Held { cancel_requested: *cancel },
-            None => Renewal::Lost,
-        };
-        Ok(held.iter().map(answer).collect())
+        Ok(running)
     }
 
     async fn progress(&self, of: &[(JobId, u64, Progress)]) -> Result<(), Fault> {
+        self.write_out(of.iter().map(|(job, ..)| *job)).await?;
         let mut statements = Vec::with_capacity(of.len());
         for (job, fence, p) in of {
             let q = doc! { "_id": id(job.0), "state": RUNNING, "fence": *fence as i64 };
@@ -312,7 +351,7 @@ impl Ready {
 }
 
 /// Matches a fence as it is stored: absent means 0.
-fn fence_is(n: i64) -> Bson {
+pub(super) fn fence_is(n: i64) -> Bson {
     if n == 0 { Bson::Null } else { Bson::Int64(n) }
 }
 

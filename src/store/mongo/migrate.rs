@@ -13,6 +13,7 @@ use super::fault::{Fault, corrupt};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/mongodb/0001_core.json"),
     include_str!("../../../migrations/mongodb/0002_records.json"),
+    include_str!("../../../migrations/mongodb/0003_leases.json"),
 ];
 
 /// `NamespaceExists`: the collection is there already.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! jobs              _id, state, queue, priority, kind, at, created, spec (JSON), …   four partial indexes on live states
+//! leases            _id (number of the claim), worker, started, until, jobs          unique index on jobs
 //! idempotency_keys  _id {scope, key}, request, answer, expires
 //! items             _id, name, …, version
 //! queues            _id (name), paused
@@ -12,7 +13,7 @@
 //! What a client is told, and a claim, because its worker outlives the server, is written with `{w: "majority", j: true}`;
 //! renewals, progress and passes with `{w: 1}`, because they may be undone together with all that they led to. Each field
 //! that an index holds is paid at every transition, and an update costs the server several inserts: so a job that succeeds
-//! costs one insert and two updates, both shared with every other job of the batch.
+//! costs one insert, its share of one more for the lease of its batch, and one update.
 //!
 //! Nothing is asked of the server before the first call: [`Mongo::database`] connects and migrates once, and tries again
 //! with the next call if that failed. So a process starts, and lives on, without its database.
@@ -43,6 +44,7 @@ mod gather;
 mod insert;
 mod items;
 mod jobs;
+mod leases;
 mod migrate;
 mod pauses;
 mod read;
@@ -55,6 +57,7 @@ mod write;
 use changes::Changes;
 use doc::JobDoc;
 use fault::Fault;
+use leases::Held;
 use pauses::Pauses;
 
 /// How long one call may take in all. A server that is stopped, or that cannot reach its majority, never answers by itself.
@@ -83,6 +86,7 @@ struct Ready {
     /// Whether the server can do transactions; a single server without a replica set cannot.
     transactions: bool,
     changes: Changes,
+    held: Held,
     pauses: Pauses,
 }
 
@@ -129,7 +133,14 @@ impl Mongo {
         let hello = durable.run_command(doc! { "hello": 1 }).await?;
         let transactions = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|m| m == "isdbgrid");
         migrate::run(&durable).await?;
-        Ok(Ready { durable, lazy, transactions, changes: Changes::default(), pauses: Pauses::default() })
+        Ok(Ready {
+            durable,
+            lazy,
+            transactions,
+            changes: Changes::default(),
+            held: Held::default(),
+            pauses: Pauses::default(),
+        })
     }
 
     /// Bounds one call and translates its faults.

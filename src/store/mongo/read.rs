@@ -1,5 +1,7 @@
 //! Reading jobs from MongoDB: one by id, or a page of many with bounded work.
 
+use std::collections::HashMap;
+
 use ::mongodb::{
     bson::{Document, doc},
     options::Hint,
@@ -11,6 +13,8 @@ use super::{
     Ready,
     doc::{JobDoc, date, id},
     fault::Fault,
+    jobs::QUEUED,
+    leases::LeaseDoc,
 };
 use crate::{
     base::{
@@ -27,10 +31,24 @@ const PAGE_BYTES: usize = 4 << 20;
 
 impl Ready {
     pub(super) async fn get(&self, job: JobId) -> Result<Option<Job>, Fault> {
-        self.jobs().find_one(doc! { "_id": id(job.0) }).await?.map(JobDoc::job).transpose()
+        let jobs = self.jobs();
+        let read = || jobs.find_one(doc! { "_id": id(job.0) });
+        let mut found = read().await?;
+        // One that seems to wait may run under a lease, or may have done so until a moment ago: so it is read again after that.
+        if found.as_ref().is_some_and(|d| d.state == QUEUED) {
+            let lease = self.leases_of([job]).await?.pop();
+            found = read().await?.map(|d| match &lease {
+                Some(lease) if lease.runs(&d) => lease.run(d),
+                _ => d,
+            });
+        }
+        found.map(JobDoc::job).transpose()
     }
 
     pub(super) async fn list(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<Job>, Fault> {
+        if filter.state == Some(State::Running) {
+            self.write_out(self.leased().await?).await?;
+        }
         let before = id(page.after.map_or(Uuid::max(), |c| c.0));
         let (window, index) = window(filter);
         let asked = conditions(filter);
@@ -45,18 +63,31 @@ impl Ready {
         query.insert("_id", range);
         let limit = i64::try_from(page.limit).unwrap_or(i64::MAX - 1);
         let mut found = self.jobs().find(query).sort(doc! { "_id": -1 }).limit(limit + 1).hint(hint(index)).await?;
-        let mut data = Vec::new();
-        let mut bytes = 0;
+        let (mut docs, mut bytes, mut next) = (Vec::new(), 0, end);
         while let Some(d) = found.try_next().await? {
-            if data.len() == page.limit || bytes > PAGE_BYTES {
-                let next = data.last().map(|j: &Job| Cursor(j.id.0));
-                return Ok(Page { data, next });
+            if docs.len() == page.limit || bytes > PAGE_BYTES {
+                next = docs.last().map(|d: &JobDoc| Cursor(d.job_id().0));
+                break;
             }
             bytes += d.bytes();
-            data.push(d.job()?);
+            docs.push(d);
         }
-        // Everything looked at is shown; more may lie beyond the last one looked at.
-        Ok(Page { data, next: end })
+        // Otherwise everything looked at is shown; more may lie beyond the last one looked at.
+        let docs = self.as_they_run(docs).await?;
+        let shown = docs.into_iter().filter(|d| filter.state.is_none_or(|s| s as i32 == d.state));
+        Ok(Page { data: shown.map(JobDoc::job).collect::<Result<_, _>>()?, next })
+    }
+
+    /// Shows jobs that run under a lease as running.
+    async fn as_they_run(&self, docs: Vec<JobDoc>) -> Result<Vec<JobDoc>, Fault> {
+        let queued = docs.iter().filter(|d| d.state == QUEUED).map(JobDoc::job_id);
+        let leases = self.leases_of(queued.collect::<Vec<_>>()).await?;
+        let of: HashMap<JobId, &LeaseDoc> = leases.iter().flat_map(|l| l.jobs().map(move |j| (j, l))).collect();
+        let run = |d: JobDoc| match of.get(&d.job_id()) {
+            Some(lease) if lease.runs(&d) => lease.run(d),
+            _ => d,
+        };
+        Ok(docs.into_iter().map(run).collect())
     }
 
     /// The last job that a page may look at, if there are more behind it.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     Mongo, Ready,
     doc::{JobDoc, date, time, to_json},
-    fault::{Fault, corrupt},
+    fault::{DUPLICATE, Fault, corrupt},
     together::Together,
 };
 use crate::{
@@ -28,9 +28,6 @@ use crate::{
     jobs::announce,
     records::{Committed, Record, RecordStore, Shelf, Write},
 };
-
-/// `DuplicateKey`.
-const DUPLICATE: i32 = 11_000;
 
 /// A record as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! What the scheduler's passes do in MongoDB: small indexed batches, safe to run twice and by several at once.
 
+use std::collections::HashSet;
+
 use ::mongodb::bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
@@ -9,6 +11,7 @@ use super::{
     fault::Fault,
     finish::{count, recorded},
     jobs::{QUEUED, RUNNING},
+    leases::LeaseDoc,
     told::ToldEnd,
     write::{Change, Sure, call_number},
 };
@@ -65,13 +68,18 @@ impl Ready {
         limit: usize,
         listened: &Listened,
     ) -> Result<Vec<Moved>, Fault> {
-        let filter = match which {
-            Void::Expired(at) => doc! { "state": RUNNING, "lease": { "$lte": date(*at) } },
+        let (filter, leases) = match which {
+            Void::Expired(at) => {
+                let over = doc! { "$lte": date(*at) };
+                (doc! { "state": RUNNING, "lease": over.clone() }, doc! { "until": over })
+            }
             Void::NotOwnedBy(alive) => {
                 let alive: Vec<_> = alive.iter().map(|w| id(w.0)).collect();
-                doc! { "state": RUNNING, "worker": { "$nin": alive } }
+                let others = doc! { "$nin": alive };
+                (doc! { "state": RUNNING, "worker": others.clone() }, doc! { "worker": others })
             }
         };
+        self.write_out_whole(leases, limit).await?;
         let jobs = self.durable.collection::<Document>("jobs");
         let query = jobs.find(filter).sort(doc! { "lease": 1 }).limit(limit as i64).projection(doc! { "_id": 1 });
         let found: Vec<Document> = query.await?.try_collect().await?;
@@ -119,6 +127,38 @@ impl Ready {
         after: Option<(Timestamp, JobId)>,
         limit: usize,
     ) -> Result<Vec<Waiting>, Fault> {
+        let (mut waiting, mut after) = (Vec::new(), after);
+        loop {
+            let found = self.queued_since(queue, before, after, limit).await?;
+            let leases = self.leases_of(found.iter().map(super::JobDoc::job_id)).await?;
+            let leased: HashSet<JobId> = leases.iter().flat_map(LeaseDoc::jobs).collect();
+            // Nobody starts what is flagged: whoever was on the way to cancel it has died.
+            let flagged: Vec<JobId> = found.iter().filter(|d| d.cancel).map(super::JobDoc::job_id).collect();
+            if !flagged.is_empty() {
+                self.cancel(&flagged, before).await?;
+            }
+            for d in found.iter().filter(|d| !d.cancel && !leased.contains(&d.job_id())) {
+                waiting.push(d.waiting(time(d.at))?);
+            }
+            match found.last() {
+                // Some of them run: what comes after them is looked at, too.
+                Some(last) if found.len() == limit && waiting.len() < limit => {
+                    after = Some((time(last.at), last.job_id()))
+                }
+                _ => break,
+            }
+        }
+        waiting.truncate(limit);
+        Ok(waiting)
+    }
+
+    async fn queued_since(
+        &self,
+        queue: &QueueName,
+        before: Timestamp,
+        after: Option<(Timestamp, JobId)>,
+        limit: usize,
+    ) -> Result<Vec<super::JobDoc>, Fault> {
         let mut filter = doc! { "state": QUEUED, "queue": queue.as_str(), "at": { "$lt": date(before) } };
         if let Some((at, job)) = after {
             let later = doc! { "at": { "$gt": date(at) } };
@@ -127,8 +167,7 @@ impl Ready {
         }
         let jobs = self.jobs();
         let query = jobs.find(filter).sort(doc! { "at": 1, "_id": 1 }).limit(limit as i64);
-        let found: Vec<_> = query.await?.try_collect().await?;
-        found.iter().map(|d| d.waiting(time(d.at))).collect()
+        Ok(query.await?.try_collect().await?)
     }
 
     pub(super) async fn retain(

@@ -45,7 +45,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    fn statement(&self) -> Document {
+    pub(super) fn statement(&self) -> Document {
         let mut q = match self.of.as_slice() {
             [one] => doc! { "_id": super::doc::id(one.0) },
             many => doc! { "_id": { "$in": ids(many.iter().copied()) } },
@@ -86,7 +86,7 @@ impl Ready {
         let write = |part: Part| async move {
             match sure {
                 Sure::Durable => self.changes.write(self, part).await,
-                Sure::Lazy => changes::run(self, &part.statements, rawdoc! { "w": 1 }).await?.of(&part),
+                Sure::Lazy => changes::run(self, "jobs", &part.statements, rawdoc! { "w": 1 }).await?.of(&part),
             }
         };
         let met = try_join_all(parts.into_iter().map(write)).await?;

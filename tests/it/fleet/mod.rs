@@ -3,6 +3,7 @@
 //! Each case runs over every broker.
 
 mod backends;
+mod leases;
 mod share;
 mod talk;
 
