@@ -1,13 +1,13 @@
 //! What people do to jobs in MongoDB: cancel, purge, run again, forget.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ::mongodb::bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
 use super::{
     Ready,
-    doc::{date, ids, to_json},
+    doc::{JobDoc, date, ids, to_json},
     fault::Fault,
     finish::count,
     jobs::QUEUED,
@@ -30,7 +30,7 @@ impl Ready {
         let (mut done, mut final_already) = (HashMap::new(), HashMap::new());
         let mut left: Vec<JobId> = of.to_vec();
         while !left.is_empty() {
-            self.flag(&left).await?;
+            let flagged = self.flag(&left).await?;
             let mut queued_since = Vec::new();
             let cancel = |job_id, job: &Job| {
                 Ok(match job.state {
@@ -46,7 +46,10 @@ impl Ready {
                         Some((doc! { "$set": set }, Cancelled::Now))
                     }
                     state => {
-                        final_already.insert(job_id, Cancelled::AlreadyFinal(state));
+                        // Whoever claimed it meanwhile has seen our flag, and ended it.
+                        let ours = state == State::Cancelled && flagged.contains(&job_id);
+                        let answer = if ours { Cancelled::Now } else { Cancelled::AlreadyFinal(state) };
+                        final_already.insert(job_id, answer);
                         None
                     }
                 })
@@ -67,12 +70,29 @@ impl Ready {
     }
 
     /// Makes sure that nobody starts these jobs: from now on a claim sees the flag, and what was claimed before is written out
-    /// as running.
-    async fn flag(&self, of: &[JobId]) -> Result<(), Fault> {
-        let q = doc! { "_id": { "$in": ids(of.iter().copied()) }, "state": QUEUED };
-        let statement = doc! { "q": q, "u": { "$set": { "cancel": true } }, "multi": true };
-        self.change(Sure::Lazy, &[(statement, of.len())]).await?;
-        self.write_out(of.iter().copied()).await
+    /// as running. Answers which were flagged by this.
+    async fn flag(&self, of: &[JobId]) -> Result<HashSet<JobId>, Fault> {
+        let by = call_number();
+        let flag = Change {
+            of: of.to_vec(),
+            only_if: doc! { "state": QUEUED, "cancel": { "$ne": true } },
+            change: Bson::Document(doc! { "$set": { "cancel": true, "by": by } }),
+        };
+        let flagged = self.apply(Sure::Lazy, by, &[flag]).await?;
+        self.write_out(of.iter().copied()).await?;
+        Ok(flagged)
+    }
+
+    /// Ends flagged jobs that are in a lease of the caller, and reads them again: whoever flagged one may have been quicker,
+    /// and have written it out.
+    pub(super) async fn end_flagged(&self, of: Vec<JobId>, now: Timestamp) -> Result<HashMap<JobId, JobDoc>, Fault> {
+        let change = Change {
+            of: of.clone(),
+            only_if: doc! { "state": QUEUED, "cancel": true },
+            change: Bson::Document(doc! { "$set": { "state": State::Cancelled as i32, "at": date(now) } }),
+        };
+        self.change(Sure::Durable, &[(change.statement(), of.len())]).await?;
+        self.read(of).await
     }
 
     pub(super) async fn purge(&self, queue: &QueueName, now: Timestamp, limit: usize) -> Result<u64, Fault> {

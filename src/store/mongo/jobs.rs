@@ -197,24 +197,33 @@ impl Ready {
         if began.elapsed() >= lease {
             return Err(Fault::Write(NO_ANSWER, "the claim took longer than its lease".to_owned()));
         }
+        let flagged = |lease: &LeaseDoc| {
+            let is_flagged = |j: &JobId| found.get(j).is_some_and(|d| lease.runs(d) && d.cancel);
+            lease.jobs().filter(is_flagged).collect::<Vec<_>>()
+        };
+        let flagged: Vec<JobId> = leases.iter().flat_map(flagged).collect();
+        if !flagged.is_empty() {
+            found.extend(self.end_flagged(flagged, now).await?);
+        }
         let mut won = HashMap::new();
         for lease in &leases {
-            let (ours, not): (Vec<JobId>, Vec<JobId>) = lease
-                .jobs()
-                .partition(|j| found.get(j).is_some_and(|d| lease.runs(d) && !d.cancel && !paused.contains(&d.queue)));
+            let free = |d: &JobDoc| lease.runs(d) && !d.cancel && !paused.contains(&d.queue);
+            // Whoever found the lease already may have written it out, to cancel the job for one: it runs all the same.
+            let (ours, not): (Vec<JobId>, Vec<JobId>) =
+                lease.jobs().partition(|j| found.get(j).is_some_and(|d| free(d) || lease.wrote_out(d)));
             self.give_back(lease, &not, ours.is_empty()).await?;
             self.held.won(lease.id, &ours);
             for job in ours {
                 if let Some(d) = found.remove(&job) {
                     let queued_at = time(d.at);
-                    won.insert(job, Claim::Won { job: Box::new(lease.run(d).job()?), queued_at });
+                    let d = if lease.runs(&d) { lease.run(d) } else { d };
+                    won.insert(job, Claim::Won { job: Box::new(d.job()?), queued_at });
                 }
             }
         }
         let answer = |job: &JobId| match won.remove(job) {
             Some(claim) => claim,
             None if found.get(job).is_some_and(|d| d.state == QUEUED && !d.cancel) => Claim::Paused,
-            // Or flagged: somebody is on the way to cancel it.
             None => Claim::Gone,
         };
         Ok(of.iter().map(answer).collect())

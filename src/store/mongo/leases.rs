@@ -72,6 +72,11 @@ impl LeaseDoc {
         job.state == QUEUED && job.claim != Some(self.id)
     }
 
+    /// Whether a job runs because it was written out of this lease.
+    pub(super) fn wrote_out(&self, job: &JobDoc) -> bool {
+        job.state == RUNNING && job.claim == Some(self.id)
+    }
+
     /// The job as it runs under this lease.
     pub(super) fn run(&self, job: JobDoc) -> JobDoc {
         job.running(self.worker, self.started, self.until)

@@ -51,11 +51,14 @@ pub(crate) async fn initiate(server: &str) {
     let client = Client::with_options(options).unwrap();
     let admin = client.database("admin");
     let set = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": host }] };
-    // An error says that it is one already, or no member of any: then the look below decides.
-    drop(admin.run_command(doc! { "replSetInitiate": set }).await);
     eventually("MongoDB takes writes", async || {
         let hello: Document = admin.run_command(doc! { "hello": 1 }).await.ok()?;
-        hello.get_bool("isWritablePrimary").unwrap_or(false).then_some(())
+        if hello.get_bool("isWritablePrimary").unwrap_or(false) {
+            return Some(());
+        }
+        // An error says that it has begun to be one, or did not hear: then the next look tells.
+        drop(admin.run_command(doc! { "replSetInitiate": set.clone() }).await);
+        None
     })
     .await;
 }
