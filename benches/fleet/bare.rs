@@ -27,6 +27,9 @@ pub(crate) async fn initiate(server: &str) {
     }
 }
 
+const CORE: &str = include_str!("../../migrations/mongodb/0001_core.json");
+const LEASES: &str = include_str!("../../migrations/mongodb/0003_leases.json");
+
 fn job(id: bson::Uuid) -> Document {
     let spec =
         r#"{"v":1,"payload":{},"max_attempts":5,"timeout_ms":3600000,"backoff":{"base_ms":2000,"cap_ms":600000}}"#;
@@ -36,62 +39,80 @@ fn job(id: bson::Uuid) -> Document {
     }
 }
 
-/// Inserts in batches of 1000, then claims and finishes in batches of the slots, eight batches at a time, as a worker does.
+/// Inserts in batches of 1000, then claims and finishes in batches of the slots, eight batches at a time, as a worker does:
+/// the same documents in the same batches, and the same without leases, each claim being an update.
 pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
     let client = Client::with_uri_str(&place.store).await.unwrap();
     let mut durable = WriteConcern::majority();
     durable.journal = Some(true);
     let name = client.default_database().unwrap().name().to_owned();
     let db = client.database_with_options(&name, DatabaseOptions::builder().write_concern(durable).build());
-    let migration: Vec<Document> =
-        serde_json::from_str(include_str!("../../migrations/mongodb/0001_core.json")).unwrap();
-    for command in migration {
-        db.run_command(command).await.unwrap();
-    }
-    let jobs = db.collection::<Document>("jobs");
-    let ids: Vec<bson::Uuid> = (0..JOBS).map(|_| bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes())).collect();
-    let start = Instant::now();
-    for batch in ids.chunks(4000) {
-        let inserts = batch.chunks(1000).map(|b| jobs.insert_many(b.iter().map(|id| job(*id))).ordered(false));
-        futures_util::future::try_join_all(inserts.map(IntoFuture::into_future)).await.unwrap();
-    }
-    report.add("bare mongodb: insert, batches of 1000 (documents/s)", JOBS as f64 / start.elapsed().as_secs_f64());
-    let start = Instant::now();
-    let work: Vec<Vec<Vec<bson::Uuid>>> =
-        ids.chunks(JOBS / 8).map(|part| part.chunks(SLOTS).map(<[_]>::to_vec).collect()).collect();
-    let mut tasks = tokio::task::JoinSet::new();
-    for part in work {
-        let db = db.clone();
-        tasks.spawn(async move {
-            for ids in part {
-                claim_and_finish(&db, ids).await;
+    for by_lease in [true, false] {
+        for migration in [CORE, LEASES] {
+            let commands: Vec<Document> = serde_json::from_str(migration).unwrap();
+            for command in commands {
+                db.run_command(command).await.unwrap();
             }
-        });
+        }
+        let ids: Vec<bson::Uuid> =
+            (0..JOBS).map(|_| bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes())).collect();
+        let jobs = db.collection::<Document>("jobs");
+        let start = Instant::now();
+        for batch in ids.chunks(4000) {
+            let inserts = batch.chunks(1000).map(|b| jobs.insert_many(b.iter().map(|id| job(*id))).ordered(false));
+            futures_util::future::try_join_all(inserts.map(IntoFuture::into_future)).await.unwrap();
+        }
+        report.add("bare mongodb: insert, batches of 1000 (documents/s)", JOBS as f64 / start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let mut tasks = tokio::task::JoinSet::new();
+        for part in ids.chunks(JOBS / 8) {
+            let (db, part) = (db.clone(), part.to_vec());
+            tasks.spawn(async move {
+                for ids in part.chunks(SLOTS) {
+                    claim_and_finish(&db, ids, by_lease).await;
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        let way = if by_lease { "lease" } else { "update" };
+        let name = format!("bare mongodb: claim by {way} + finish, batches of 64 (jobs/s)");
+        report.add(&name, JOBS as f64 / start.elapsed().as_secs_f64());
+        assert_eq!(jobs.count_documents(doc! { "state": 3, "fence": 1_i64 }).await.unwrap(), JOBS as u64);
+        db.drop().await.unwrap();
     }
-    while let Some(done) = tasks.join_next().await {
-        done.unwrap();
-    }
-    report.add("bare mongodb: claim + finish, batches of 64 (jobs/s)", JOBS as f64 / start.elapsed().as_secs_f64());
-    assert_eq!(jobs.count_documents(doc! { "state": 3, "fence": 1_i64 }).await.unwrap(), JOBS as u64);
-    db.drop().await.unwrap();
 }
 
-async fn claim_and_finish(db: &mongodb::Database, ids: Vec<bson::Uuid>) {
+async fn claim_and_finish(db: &mongodb::Database, ids: &[bson::Uuid], by_lease: bool) {
     let now = DateTime::now();
     let worker = ids[0];
-    let set = doc! { "state": 2, "lease": now, "worker": worker, "started": now, "by": 1_i64 };
-    let u = doc! { "$set": set, "$inc": { "fence": 1_i64 }, "$unset": { "progress": "" } };
-    let q = doc! { "_id": { "$in": ids.clone() }, "state": 1 };
-    let claim = doc! { "q": q, "u": u, "multi": true };
-    db.run_command(doc! { "update": "jobs", "updates": [claim], "writeConcern": { "w": 1 } }).await.unwrap();
-    let mut found = db.collection::<Document>("jobs").find(doc! { "_id": { "$in": ids.clone() } }).await.unwrap();
+    let lease = bson::Bson::from(bson::Uuid::new());
+    if by_lease {
+        let named: Vec<bson::Bson> = ids.iter().map(|id| bson::Bson::from(*id)).chain([lease.clone()]).collect();
+        let lease = doc! { "_id": lease.clone(), "worker": worker, "started": now, "until": now, "jobs": named };
+        db.collection::<Document>("leases").insert_one(lease).await.unwrap();
+    } else {
+        let set = doc! { "state": 2, "lease": now, "worker": worker, "started": now, "by": 1_i64 };
+        let u = doc! { "$set": set, "$inc": { "fence": 1_i64 }, "$unset": { "progress": "" } };
+        let claim = doc! { "q": { "_id": { "$in": ids }, "state": 1 }, "u": u, "multi": true };
+        let concern = doc! { "w": "majority", "j": true };
+        db.run_command(doc! { "update": "jobs", "updates": [claim], "writeConcern": concern }).await.unwrap();
+    }
+    let mut found = db.collection::<Document>("jobs").find(doc! { "_id": { "$in": ids } }).await.unwrap();
     let mut n = 0;
     while found.advance().await.unwrap() {
         n += 1;
     }
     assert_eq!(n, ids.len());
-    let u = doc! { "$set": { "state": 3, "at": now, "by": 2_i64 }, "$unset": { "lease": "", "error": "" } };
-    let finish = doc! { "q": { "_id": { "$in": ids }, "state": 2, "fence": 1_i64 }, "u": u, "multi": true };
+    let set = doc! { "state": 3, "at": now, "by": 2_i64, "fence": 1_i64, "worker": worker, "started": now };
+    let u = doc! { "$set": set, "$unset": { "lease": "", "error": "" } };
+    let (state, fence) = if by_lease { (1, bson::Bson::Null) } else { (2, bson::Bson::Int64(1)) };
+    let finish = doc! { "q": { "_id": { "$in": ids }, "state": state, "fence": fence }, "u": u, "multi": true };
     let concern = doc! { "w": "majority", "j": true };
     db.run_command(doc! { "update": "jobs", "updates": [finish], "writeConcern": concern }).await.unwrap();
+    if by_lease {
+        let over = doc! { "q": { "_id": lease }, "limit": 1 };
+        db.run_command(doc! { "delete": "leases", "deletes": [over] }).await.unwrap();
+    }
 }

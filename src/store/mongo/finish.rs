@@ -28,6 +28,7 @@ const SUCCEEDED: i32 = State::Succeeded as i32;
 
 impl Ready {
     pub(super) async fn finish(&self, runs: &[Finish]) -> Result<Vec<Finished>, Fault> {
+        let held = self.held.among(runs.iter().map(|r| r.id));
         let mut written: HashMap<JobId, Finished> = HashMap::new();
         // Each job once: whoever names it twice has at most one run that is not stale.
         let mut seen = HashSet::new();
@@ -40,7 +41,7 @@ impl Ready {
             }
         }
         if !good.is_empty() {
-            for job in self.succeed(&good).await? {
+            for job in self.succeed(&good, &held).await? {
                 written.insert(job, Finished::Now(State::Succeeded));
             }
         }
@@ -62,22 +63,21 @@ impl Ready {
                 written.insert(job, Finished::Now(state));
             }
         }
-        self.let_go(runs.iter().map(|r| r.id));
+        self.let_go(held);
         Ok(runs.iter().map(|r| written.remove(&r.id).unwrap_or(Finished::LeaseLost)).collect())
     }
 
     /// Runs whose job is still in the lease go from queued to succeeded; the others from running.
-    async fn succeed(&self, runs: &[&Finish]) -> Result<HashSet<JobId>, Fault> {
-        let leased = self.held.among(runs.iter().map(|r| r.id));
+    async fn succeed(&self, runs: &[&Finish], leased: &HashMap<JobId, i64>) -> Result<HashSet<JobId>, Fault> {
         let (short, mut rest): (Vec<&Finish>, Vec<&Finish>) = runs.iter().partition(|r| leased.contains_key(&r.id));
-        let mut done = self.succeed_from(QUEUED, &short, &leased).await?;
+        let mut done = self.succeed_from(QUEUED, &short, leased).await?;
         // Those whose lease somebody has written out meanwhile, and those that were claimed through another connection.
         rest.extend(short.into_iter().filter(|r| !done.contains(&r.id)));
-        done.extend(self.succeed_from(RUNNING, &rest, &leased).await?);
+        done.extend(self.succeed_from(RUNNING, &rest, leased).await?);
         rest.retain(|r| !done.contains(&r.id));
         if !rest.is_empty() {
             self.write_out(rest.iter().map(|r| r.id)).await?;
-            done.extend(self.succeed_from(RUNNING, &rest, &leased).await?);
+            done.extend(self.succeed_from(RUNNING, &rest, leased).await?);
         }
         Ok(done)
     }

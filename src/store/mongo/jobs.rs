@@ -179,8 +179,8 @@ impl Ready {
         if each.is_empty() {
             return Ok(Vec::new());
         }
-        let paused = self.paused_for_claims().await?;
         let began = Instant::now();
+        let until = began + lease;
         let new = |jobs: &[JobId]| LeaseDoc::new(call_number(), worker, now, lease, jobs);
         let whole = new(&each);
         let (leases, mut found) = match self.lease(&whole).await {
@@ -197,6 +197,8 @@ impl Ready {
         if began.elapsed() >= lease {
             return Err(Fault::Write(NO_ANSWER, "the claim took longer than its lease".to_owned()));
         }
+        // Asked last, so that nothing starts once a pause was answered.
+        let paused = self.paused_for_claims().await?;
         let flagged = |lease: &LeaseDoc| {
             let is_flagged = |j: &JobId| found.get(j).is_some_and(|d| lease.runs(d) && d.cancel);
             lease.jobs().filter(is_flagged).collect::<Vec<_>>()
@@ -212,7 +214,7 @@ impl Ready {
             let (ours, not): (Vec<JobId>, Vec<JobId>) =
                 lease.jobs().partition(|j| found.get(j).is_some_and(|d| free(d) || lease.wrote_out(d)));
             self.give_back(lease, &not, ours.is_empty()).await?;
-            self.held.won(lease.id, &ours);
+            self.held.won(lease.id, &ours, until);
             for job in ours {
                 if let Some(d) = found.remove(&job) {
                     let queued_at = time(d.at);
@@ -257,11 +259,13 @@ impl Ready {
 
     /// A lease that is renewed is written out: whatever runs for that long runs for long.
     async fn renew(&self, held: &[(JobId, u64)], until: Timestamp) -> Result<Vec<Renewal>, Fault> {
-        let mine: Vec<JobId> = self.held.among(held.iter().map(|(j, _)| *j)).into_keys().collect();
-        if !mine.is_empty() {
-            self.write_out(mine).await?;
+        let mine = self.held.among(held.iter().map(|(j, _)| *j));
+        let (short, long): (Vec<(JobId, u64)>, Vec<_>) = held.iter().partition(|(j, _)| mine.contains_key(j));
+        let mut running = self.renew_written(&long, until).await?;
+        if !short.is_empty() {
+            self.write_out(short.iter().map(|(j, _)| *j)).await?;
+            running.extend(self.renew_written(&short, until).await?);
         }
-        let mut running = self.renew_written(held, until).await?;
         let missing: Vec<(JobId, u64)> = held.iter().filter(|h| !running.contains_key(*h)).copied().collect();
         if !missing.is_empty() {
             // Claimed through another connection, or lost.
@@ -272,7 +276,8 @@ impl Ready {
             Some(cancel) => Renewal::Held { cancel_requested: *cancel },
             None => Renewal::Lost,
         };
-        self.let_go(held.iter().filter(|h| !running.contains_key(*h)).map(|(job, _)| *job));
+        let lost: HashSet<JobId> = held.iter().filter(|h| !running.contains_key(*h)).map(|(j, _)| *j).collect();
+        self.let_go(mine.into_iter().filter(|(j, _)| lost.contains(j)));
         Ok(held.iter().map(answer).collect())
     }
 
@@ -282,6 +287,9 @@ impl Ready {
         held: &[(JobId, u64)],
         until: Timestamp,
     ) -> Result<HashMap<(JobId, u64), bool>, Fault> {
+        if held.is_empty() {
+            return Ok(HashMap::new());
+        }
         let mut by_fence: HashMap<u64, Vec<JobId>> = HashMap::new();
         for (job, fence) in held {
             by_fence.entry(*fence).or_default().push(*job);

@@ -20,15 +20,16 @@ use std::{
     time::Duration,
 };
 
-use ::mongodb::bson::{self, Bson, DateTime, Document, doc};
+use ::mongodb::bson::{self, Bson, DateTime, Document, RawDocumentBuf, doc, rawdoc};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{
-    JobDoc, Ready,
+    JobDoc, Ready, changes,
     doc::{date, id, ids, uuid},
-    fault::Fault,
-    jobs::{QUEUED, RUNNING},
+    fault::{Fault, corrupt},
+    jobs::{QUEUED, RUNNING, fence_is},
     write::{Change, Sure},
 };
 use crate::base::{
@@ -91,22 +92,58 @@ pub(super) struct Held(Arc<Mutex<Books>>);
 struct Books {
     /// Which lease a job is in.
     of: HashMap<JobId, i64>,
-    /// How many jobs of a lease have not ended.
-    left: HashMap<i64, usize>,
+    left: HashMap<i64, Left>,
     /// Leases that nobody needs any more.
     over: Vec<i64>,
+    /// With so many leases it is looked for those that have run out: of runs that were lost nobody tells.
+    look_at: usize,
 }
+
+struct Left {
+    /// How many jobs have not ended.
+    jobs: usize,
+    until: Instant,
+}
+
+impl Books {
+    fn one_less(&mut self, lease: i64) {
+        if let Some(left) = self.left.get_mut(&lease) {
+            left.jobs = left.jobs.saturating_sub(1);
+            if left.jobs == 0 {
+                self.left.remove(&lease);
+                self.over.push(lease);
+            }
+        }
+    }
+}
+
+/// How many leases may be noted before it is looked for some that have run out.
+const MANY: usize = 1024;
 
 impl Held {
     fn lock(&self) -> MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that jobs were won under a lease.
-    pub(super) fn won(&self, lease: i64, jobs: &[JobId]) {
+    /// Notes that jobs were won under a lease that holds until then.
+    pub(super) fn won(&self, lease: i64, jobs: &[JobId], until: Instant) {
+        if jobs.is_empty() {
+            return;
+        }
         let mut books = self.lock();
-        books.of.extend(jobs.iter().map(|j| (*j, lease)));
-        books.left.insert(lease, jobs.len());
+        if books.left.len() > books.look_at {
+            let now = Instant::now();
+            books.left.retain(|_, left| left.until > now);
+            let Books { of, left, .. } = &mut *books;
+            of.retain(|_, lease| left.contains_key(lease));
+            books.look_at = MANY.max(2 * books.left.len());
+        }
+        for job in jobs {
+            if let Some(former) = books.of.insert(*job, lease) {
+                books.one_less(former);
+            }
+        }
+        books.left.insert(lease, Left { jobs: jobs.len(), until });
     }
 
     /// Which of these jobs are in a lease of this process.
@@ -115,18 +152,15 @@ impl Held {
         jobs.into_iter().filter_map(|j| Some((j, *books.of.get(&j)?))).collect()
     }
 
-    /// Forgets jobs that have ended or were written out; answers whether the first lease is over now.
-    fn done(&self, jobs: impl IntoIterator<Item = JobId>) -> bool {
+    /// Forgets jobs that have ended or were written out, unless they are in another lease by now; answers whether the first
+    /// lease is over.
+    fn done(&self, jobs: impl IntoIterator<Item = (JobId, i64)>) -> bool {
         let mut books = self.lock();
         let none_was_over = books.over.is_empty();
-        for job in jobs {
-            let Some(lease) = books.of.remove(&job) else { continue };
-            if let Some(left) = books.left.get_mut(&lease) {
-                *left = left.saturating_sub(1);
-                if *left == 0 {
-                    books.left.remove(&lease);
-                    books.over.push(lease);
-                }
+        for (job, lease) in jobs {
+            if books.of.get(&job) == Some(&lease) {
+                books.of.remove(&job);
+                books.one_less(lease);
             }
         }
         none_was_over && !books.over.is_empty()
@@ -165,8 +199,9 @@ impl Ready {
         Ok(())
     }
 
-    /// Jobs that succeeded straight from their lease. It need not be told of them: no job that succeeded is claimed again.
-    pub(super) fn let_go(&self, jobs: impl IntoIterator<Item = JobId>) {
+    /// Jobs that have ended, with the lease they were in. It need not be told of one that succeeded, because that is never
+    /// claimed again.
+    pub(super) fn let_go(&self, jobs: impl IntoIterator<Item = (JobId, i64)>) {
         if self.held.done(jobs) {
             let this = self.clone();
             tokio::spawn(async move {
@@ -185,52 +220,79 @@ impl Ready {
     pub(super) async fn write_out(&self, of: impl IntoIterator<Item = JobId>) -> Result<(), Fault> {
         let of: HashSet<JobId> = of.into_iter().collect();
         let leases = self.leases_of(of.iter().copied()).await?;
-        let some = |lease: LeaseDoc| {
-            let jobs = lease.jobs().filter(|j| of.contains(j)).collect();
-            (lease, jobs)
+        let leases: HashMap<i64, Vec<JobId>> =
+            leases.iter().map(|l| (l.id, l.jobs().filter(|j| of.contains(j)).collect())).collect();
+        let written = self.write_out_of(&leases).await?;
+        let pull = |(lease, jobs): &(i64, Vec<JobId>)| {
+            let pull = doc! { "$pull": { "jobs": { "$in": ids(jobs.iter().copied()) } } };
+            RawDocumentBuf::try_from(&doc! { "q": { "_id": *lease }, "u": pull })
         };
-        self.write_out_of(leases.into_iter().map(some).collect()).await
+        let pulls: Vec<RawDocumentBuf> =
+            written.iter().map(pull).collect::<Result<_, _>>().map_err(|e| corrupt("lease", e))?;
+        if !pulls.is_empty() {
+            let sent = changes::run(self, "leases", &pulls, rawdoc! { "w": 1 }).await?;
+            sent.failed.into_iter().next().map_or(Ok(()), |(_, e)| Err(e))?;
+        }
+        self.let_go(written.into_iter().flat_map(|(lease, jobs)| jobs.into_iter().map(move |j| (j, lease))));
+        Ok(())
     }
 
-    /// Writes these jobs out of their leases. It may be done twice, and stop anywhere.
-    pub(super) async fn write_out_of(&self, leases: Vec<(LeaseDoc, Vec<JobId>)>) -> Result<(), Fault> {
+    /// Writes these jobs out of these leases, but does not take them out there; answers what of it was in a lease still. It
+    /// may be done twice, and stop anywhere. It is durable: a lease that has let go of a job must not be all that is left.
+    async fn write_out_of(&self, leases: &HashMap<i64, Vec<JobId>>) -> Result<Vec<(i64, Vec<JobId>)>, Fault> {
         if leases.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let statement = |(lease, jobs): &(LeaseDoc, Vec<JobId>)| {
-            // A run that was written out before may have ended since, and the job be queued again.
-            let only_if = doc! { "state": QUEUED, "claim": { "$ne": lease.id } };
-            let set = doc! {
-                "state": RUNNING, "lease": lease.until, "worker": lease.worker, "started": lease.started,
-                "claim": lease.id,
-            };
-            let change = doc! { "$set": set, "$inc": { "fence": 1_i64 }, "$unset": { "progress": "" } };
-            let change = Change { of: jobs.clone(), only_if, change: Bson::Document(change) };
-            (change.statement(), jobs.len())
-        };
-        let statements: Vec<_> = leases.iter().map(statement).collect();
-        self.change(Sure::Lazy, &statements).await?;
-        let lazy = self.lazy.collection::<Document>("leases");
-        for (lease, jobs) in leases {
-            lazy.update_one(doc! { "_id": lease.id }, doc! { "$pull": { "jobs": { "$in": ids(jobs.clone()) } } })
-                .await?;
-            self.let_go(jobs);
+        let fences = self.queued_fences(leases.values().flatten().copied()).await?;
+        // Read after the fences: so what is written is a run of this lease, not of one that came after it.
+        let numbers: Vec<i64> = leases.keys().copied().collect();
+        let now: Vec<LeaseDoc> = self.leases().find(doc! { "_id": { "$in": numbers } }).await?.try_collect().await?;
+        let (mut statements, mut written) = (Vec::new(), Vec::new());
+        for lease in &now {
+            let named: HashSet<JobId> = lease.jobs().collect();
+            let jobs: Vec<JobId> = leases.get(&lease.id).into_iter().flatten().copied().collect();
+            let jobs: Vec<JobId> = jobs.into_iter().filter(|j| named.contains(j)).collect();
+            let mut by_fence: HashMap<i64, Vec<JobId>> = HashMap::new();
+            for job in &jobs {
+                by_fence.entry(fences.get(job).copied().unwrap_or(-1)).or_default().push(*job);
+            }
+            // What is not queued, or was written out of this lease before, is not changed.
+            for (fence, of) in by_fence.into_iter().filter(|(fence, _)| *fence >= 0) {
+                let only_if = doc! { "state": QUEUED, "fence": fence_is(fence), "claim": { "$ne": lease.id } };
+                let set = doc! {
+                    "state": RUNNING, "lease": lease.until, "worker": lease.worker, "started": lease.started,
+                    "claim": lease.id,
+                };
+                let change = doc! { "$set": set, "$inc": { "fence": 1_i64 }, "$unset": { "progress": "" } };
+                let n = of.len();
+                statements.push((Change { of, only_if, change: Bson::Document(change) }.statement(), n));
+            }
+            written.push((lease.id, jobs));
         }
-        Ok(())
+        self.change(Sure::Durable, &statements).await?;
+        Ok(written)
+    }
+
+    async fn queued_fences(&self, of: impl IntoIterator<Item = JobId>) -> Result<HashMap<JobId, i64>, Fault> {
+        let jobs = self.durable.collection::<Document>("jobs");
+        let these = doc! { "_id": { "$in": ids(of) }, "state": QUEUED };
+        let mut found = jobs.find(these).projection(doc! { "fence": 1 }).await?;
+        let mut fences = HashMap::new();
+        while let Some(d) = found.try_next().await? {
+            fences.extend(super::write::job_id(&d).map(|j| (j, d.get_i64("fence").unwrap_or(0))));
+        }
+        Ok(fences)
     }
 
     /// Writes out all jobs of leases that match, and deletes these.
     pub(super) async fn write_out_whole(&self, which: Document, limit: usize) -> Result<(), Fault> {
-        let found: Vec<LeaseDoc> = self.leases().find(which.clone()).limit(limit as i64).await?.try_collect().await?;
+        let found: Vec<LeaseDoc> = self.leases().find(which).limit(limit as i64).await?.try_collect().await?;
         if found.is_empty() {
             return Ok(());
         }
-        let numbers: Vec<i64> = found.iter().map(|l| l.id).collect();
-        let all = |lease: LeaseDoc| {
-            let jobs = lease.jobs().collect();
-            (lease, jobs)
-        };
-        self.write_out_of(found.into_iter().map(all).collect()).await?;
+        let leases: HashMap<i64, Vec<JobId>> = found.iter().map(|l| (l.id, l.jobs().collect())).collect();
+        self.write_out_of(&leases).await?;
+        let numbers: Vec<i64> = leases.into_keys().collect();
         self.lazy.collection::<Document>("leases").delete_many(doc! { "_id": { "$in": numbers } }).await?;
         Ok(())
     }
