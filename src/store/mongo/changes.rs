@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Ready,
-    fault::{Fault, NO_ANSWER, corrupt},
+    fault::{Fault, NO_ANSWER, bounded, corrupt},
     write::number,
 };
 
@@ -186,7 +186,7 @@ pub(super) async fn run<'a>(
     for e in answer.get_array("writeErrors").into_iter().flatten().filter_map(Bson::as_document) {
         let at = e.get("index").and_then(number).and_then(|n| usize::try_from(n).ok());
         // One whose place is not told may be any.
-        failed.push((at.unwrap_or(0), fault(e)));
+        failed.push((at.ok_or_else(|| fault(e))?, fault(e)));
     }
     Ok(Sent { met: answer.get("n").and_then(number).unwrap_or(0), failed })
 }
@@ -198,10 +198,7 @@ fn fault(e: &Document) -> Fault {
 
 async fn send(ready: &Ready, batch: Vec<Asked>) {
     let work = run(ready, "jobs", batch.iter().flat_map(|a| &a.part.statements), durable());
-    let sent = match tokio::time::timeout(super::CALL_TIMEOUT, work).await {
-        Ok(sent) => sent,
-        Err(_) => Err(Fault::Write(NO_ANSWER, format!("no answer within {:?}", super::CALL_TIMEOUT))),
-    };
+    let sent = bounded(work).await;
     let named: u64 = batch.iter().map(|a| a.part.jobs).sum();
     let mut first = 0;
     for asked in batch {

@@ -2,6 +2,7 @@
 
 use ::mongodb::error::{Error, ErrorKind, WriteFailure};
 
+use super::CALL_TIMEOUT;
 use crate::base::store::StoreError;
 
 /// Why a command or what it read is no good.
@@ -139,5 +140,13 @@ impl From<Fault> for StoreError {
             f if f.passes() => Self::Unavailable(text),
             _ => Self::Internal(text),
         }
+    }
+}
+
+/// Bounds one command. Nobody knows what one did that was not answered in time.
+pub(super) async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match tokio::time::timeout(CALL_TIMEOUT, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Fault::Write(NO_ANSWER, format!("no answer within {CALL_TIMEOUT:?}"))),
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     Ready, changes,
     doc::JobDoc,
-    fault::{Fault, NO_ANSWER},
+    fault::{Fault, bounded},
 };
 use crate::jobs::store::{Durable, StoreError};
 
@@ -41,8 +41,8 @@ impl Inserts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores one job; returns when it can be claimed, or a moment later when it is durable. Bounded in all: what waited behind a write that was not answered does not
-    /// wait for its own as long again.
+    /// Stores one job; returns when it can be claimed, or a moment later when it is durable. Bounded in all: what waited behind
+    /// a write that was not answered does not wait for its own as long again.
     pub(super) async fn insert(&self, ready: &Ready, job: JobDoc) -> Answer {
         let (tx, rx) = oneshot::channel();
         let start = {
@@ -110,13 +110,6 @@ async fn write_early(ready: &Ready, job: &JobDoc, caller: oneshot::Sender<Answer
     let rest = async { rest.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the process is ending".into()))) };
     drop(caller.send(Ok(Durable::when(rest))));
     drop(settled.send(bounded(changes::settled(ready, "jobs", same)).await.map_err(StoreError::from)));
-}
-
-async fn bounded<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    match tokio::time::timeout(super::CALL_TIMEOUT, work).await {
-        Ok(result) => result,
-        Err(_) => Err(Fault::Write(NO_ANSWER, format!("no answer within {:?}", super::CALL_TIMEOUT))),
-    }
 }
 
 async fn write(ready: &Ready, jobs: &[JobDoc]) -> Vec<Answer> {

@@ -10,7 +10,8 @@
 //! claim        insert the lease, then read the jobs: those that are still queued, and not flagged, are won
 //! cancel       flag the queued job, then look for a lease: whoever claims it later sees the flag, whoever did before is found;
 //!              a flag whose writer died is seen by the pass that looks for lost wake-ups, which cancels the job
-//! write out    queued → running, unless this lease did so before (`claim`); then take the job out of the lease
+//! write out    queued → running, if the fence is as it was before the lease was read, and unless this lease did so before
+//!              (`claim`); then take the job out of the lease
 //! ```
 //! A lease whose process died is written out by the pass that finds it expired, and is then void like any other.
 
@@ -95,6 +96,8 @@ struct Books {
     left: HashMap<i64, Left>,
     /// Leases that nobody needs any more.
     over: Vec<i64>,
+    /// Somebody is about to delete those.
+    deleting: bool,
     /// With so many leases it is looked for those that have run out: of runs that were lost nobody tells.
     look_at: usize,
 }
@@ -152,18 +155,26 @@ impl Held {
         jobs.into_iter().filter_map(|j| Some((j, *books.of.get(&j)?))).collect()
     }
 
-    /// Forgets jobs that have ended or were written out, unless they are in another lease by now; answers whether the first
-    /// lease is over.
+    /// Forgets jobs that have ended or were written out, unless they are in another lease by now; answers whether the caller must
+    /// see to it that leases which are over are deleted.
     fn done(&self, jobs: impl IntoIterator<Item = (JobId, i64)>) -> bool {
         let mut books = self.lock();
-        let none_was_over = books.over.is_empty();
         for (job, lease) in jobs {
             if books.of.get(&job) == Some(&lease) {
                 books.of.remove(&job);
                 books.one_less(lease);
             }
         }
-        none_was_over && !books.over.is_empty()
+        let start = !books.deleting && !books.over.is_empty();
+        books.deleting |= start;
+        start
+    }
+
+    /// The leases to delete, all that are over by now.
+    fn take_over(&self) -> Vec<i64> {
+        let mut books = self.lock();
+        books.deleting = false;
+        std::mem::take(&mut books.over)
     }
 }
 
@@ -181,7 +192,7 @@ impl Ready {
         Ok(self.leases().find(doc! { "jobs": { "$in": of } }).await?.try_collect().await?)
     }
 
-    /// Every job that a lease names, by lease.
+    /// Every job that a lease names.
     pub(super) async fn leased(&self) -> Result<HashSet<JobId>, Fault> {
         let all: Vec<LeaseDoc> = self.leases().find(Document::new()).await?.try_collect().await?;
         Ok(all.iter().flat_map(LeaseDoc::jobs).collect())
@@ -206,7 +217,7 @@ impl Ready {
             let this = self.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(LINGER).await;
-                let over = std::mem::take(&mut this.held.lock().over);
+                let over = this.held.take_over();
                 let leases = this.lazy.collection::<Document>("leases");
                 // They expire, and are deleted then, if this fails.
                 if let Err(e) = leases.delete_many(doc! { "_id": { "$in": over } }).await {
@@ -295,5 +306,52 @@ impl Ready {
         let numbers: Vec<i64> = leases.into_keys().collect();
         self.lazy.collection::<Document>("leases").delete_many(doc! { "_id": { "$in": numbers } }).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::{Duration, Held, Instant, JobId};
+
+    fn job(n: u128) -> JobId {
+        JobId(Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn a_lease_is_over_with_its_last_job_and_one_of_many_deletes() {
+        let (held, until) = (Held::default(), Instant::now() + Duration::from_secs(60));
+        held.won(1, &[job(1), job(2)], until);
+        held.won(2, &[job(3)], until);
+        assert!(!held.done([(job(1), 1)]));
+        assert!(!held.done([(job(2), 2)]), "that is not its lease");
+        assert!(held.done([(job(2), 1)]));
+        assert!(!held.done([(job(3), 2)]), "somebody is about to delete already");
+        assert_eq!(held.take_over(), [1, 2]);
+        assert!(held.among([job(1), job(2), job(3)]).is_empty());
+    }
+
+    /// A run was lost without a word, and its job came again.
+    #[test]
+    fn a_job_that_is_won_again_leaves_its_former_lease() {
+        let (held, until) = (Held::default(), Instant::now() + Duration::from_secs(60));
+        held.won(1, &[job(1)], until);
+        held.won(2, &[job(1)], until);
+        assert!(!held.lock().left.contains_key(&1));
+        held.won(3, &[job(2)], until);
+        assert!(held.done([(job(2), 3)]), "leases are still deleted");
+        assert_eq!(held.take_over(), [1, 3]);
+        assert_eq!(held.among([job(1)]).get(&job(1)), Some(&2));
+    }
+
+    #[test]
+    fn what_has_run_out_is_forgotten() {
+        let (held, past) = (Held::default(), Instant::now());
+        for n in 0..5000_u32 {
+            held.won(n.into(), &[job(n.into())], past);
+        }
+        assert!(held.lock().left.len() <= super::MANY + 2, "{}", held.lock().left.len());
+        assert!(held.lock().of.len() <= super::MANY + 2);
     }
 }
