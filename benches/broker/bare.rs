@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use app::base::id::JobId;
 use deadpool_redis::redis;
 use futures_util::{StreamExt, future::join_all};
 use lapin::{
@@ -13,7 +14,18 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use crate::{BATCH, N, SLOTS, job, rate};
+/// Messages published and taken.
+pub(crate) const N: usize = 50_000;
+pub(crate) const BATCH: usize = 1000;
+pub(crate) const SLOTS: usize = 64;
+
+pub(crate) fn job(n: u64) -> JobId {
+    JobId(uuid::Uuid::from_u64_pair(0x0192_f0c1_2345_7abc, 0x8000_0000_0000_0000 | n))
+}
+
+pub(crate) fn rate(n: usize, since: Instant) -> f64 {
+    n as f64 / since.elapsed().as_secs_f64()
+}
 
 /// Pipelined `LPUSH` of single values, and `RPOP` of 64: publish and take, a second.
 pub(crate) async fn redis(url: &str) -> (f64, f64) {

@@ -19,16 +19,13 @@ use std::{
 };
 
 use app::{
-    base::id::{JobId, Priority, QueueName},
+    base::id::{Priority, QueueName},
     broker::{self, Broker, Options, WakeUp, Want},
 };
 
 mod bare;
 
-/// Wake-ups published and drained.
-const N: usize = 50_000;
-const BATCH: usize = 1000;
-const SLOTS: usize = 64;
+use bare::{BATCH, N, SLOTS, job, rate};
 
 /// Figures by broker and name, in the order in which they came.
 #[derive(Default)]
@@ -62,16 +59,8 @@ impl Report {
     }
 }
 
-fn job(n: u64) -> JobId {
-    JobId(uuid::Uuid::from_u64_pair(0x0192_f0c1_2345_7abc, 0x8000_0000_0000_0000 | n))
-}
-
 fn wake_up(n: usize, queue: &QueueName) -> WakeUp {
     broker::wake_up(job(n as u64), queue, Priority::MEDIUM)
-}
-
-fn rate(n: usize, since: Instant) -> f64 {
-    n as f64 / since.elapsed().as_secs_f64()
 }
 
 async fn fill(broker: &dyn Broker, queue: &QueueName, n: usize) -> f64 {

@@ -84,6 +84,31 @@ pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
     }
 }
 
+/// The least that a pick-up can be: two durable inserts, one after the other. A hundred such pairs a second; p50 and p99 in
+/// microseconds.
+pub(crate) async fn two_inserts(report: &mut Report, place: &Place) {
+    const N: usize = 1000;
+    let client = Client::with_uri_str(&place.store).await.unwrap();
+    let mut durable = WriteConcern::majority();
+    durable.journal = Some(true);
+    let name = client.default_database().unwrap().name().to_owned();
+    let db = client.database_with_options(&name, DatabaseOptions::builder().write_concern(durable).build());
+    let jobs = db.collection::<Document>("jobs");
+    let (mut us, mut tick) = (Vec::with_capacity(N), tokio::time::interval(Duration::from_millis(10)));
+    for _ in 0..N {
+        tick.tick().await;
+        let start = Instant::now();
+        for _ in 0..2 {
+            jobs.insert_one(job(bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes()))).await.unwrap();
+        }
+        us.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    us.sort_by(f64::total_cmp);
+    report.add("bare mongodb: two durable inserts, one after the other, at 100/s, p50 (us)", us[N / 2]);
+    report.add("bare mongodb: two durable inserts, one after the other, at 100/s, p99 (us)", us[N * 99 / 100]);
+    db.drop().await.unwrap();
+}
+
 async fn claim_and_finish(db: &mongodb::Database, ids: &[bson::Uuid], by_lease: bool) {
     let now = DateTime::now();
     let worker = ids[0];

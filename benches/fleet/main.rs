@@ -25,6 +25,8 @@ use mongodb::{
 };
 
 mod bare;
+#[path = "../broker/bare.rs"]
+mod brokers;
 mod latency;
 mod report;
 
@@ -180,7 +182,7 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-async fn run(report: &mut Report, name: &str, server: &str, broker: &str) {
+async fn drains(report: &mut Report, name: &str, server: &str, broker: &str) {
     for workers in [1, 2] {
         let place = Place::new(server, broker);
         let port = free_port();
@@ -203,8 +205,11 @@ async fn run(report: &mut Report, name: &str, server: &str, broker: &str) {
         }
         place.clear().await;
     }
+}
+
+async fn pick_up(report: &mut Report, name: &str, server: &str, broker: &str) {
     let place = Place::new(server, broker);
-    let (p50, p99) = latency::run(&place).await;
+    let (p50, p99) = tokio::task::block_in_place(|| latency::run(&place));
     report.add(&format!("{name}: pick-up at 100 jobs/s, p50 (us)"), p50);
     report.add(&format!("{name}: pick-up at 100 jobs/s, p99 (us)"), p99);
     place.clear().await;
@@ -227,11 +232,28 @@ fn main() {
             if wanted("bare") {
                 bare::mongodb(&mut report, &Place::new(&mongodb, "")).await;
             }
+            if wanted("bare") || wanted("pick-up") {
+                bare::two_inserts(&mut report, &Place::new(&mongodb, "")).await;
+            }
             if wanted("redis") {
-                run(&mut report, "redis + mongodb", &mongodb, &redis).await;
+                let (publish, take) = brokers::redis(&redis).await;
+                report.add("bare redis: push one by one, pipelined (/s)", publish);
+                report.add("bare redis: pop 64 at a time (/s)", take);
+                drains(&mut report, "redis + mongodb", &mongodb, &redis).await;
+            }
+            if wanted("redis") || wanted("pick-up") {
+                pick_up(&mut report, "redis + mongodb", &mongodb, &redis).await;
             }
             if wanted("rabbitmq") {
-                run(&mut report, "rabbitmq + mongodb", &mongodb, &amqp).await;
+                let (publish, take, _) = brokers::rabbitmq(&amqp).await;
+                report.add("bare rabbitmq: publish + confirm, pipelined (/s)", publish);
+                report.add("bare rabbitmq: consume + ack (/s)", take);
+                let all = 1.0 / (1.0 / publish + 1.0 / take);
+                report.add("bare rabbitmq: publish + confirm, then consume + ack (/s)", all);
+                drains(&mut report, "rabbitmq + mongodb", &mongodb, &amqp).await;
+            }
+            if wanted("rabbitmq") || wanted("pick-up") {
+                pick_up(&mut report, "rabbitmq + mongodb", &mongodb, &amqp).await;
             }
         }
     });

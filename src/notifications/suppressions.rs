@@ -125,17 +125,13 @@ impl Suppressions {
         category: Option<&str>,
     ) -> Result<Option<Suppression>, NotificationError> {
         let Some((channel, address)) = name_of(address) else { return Ok(None) };
-        let find = async |category: Option<&str>| {
-            self.store.find(Shelf::Suppressions, &key(channel, &address, category)).await
-        };
-        let of_category = async {
-            match category {
-                Some(category) => find(Some(category)).await,
-                None => Ok(None),
-            }
-        };
-        let (of_all, of_category) = futures_util::future::try_join(find(None), of_category).await?;
-        Ok(of_all.or(of_category).map(listed).transpose()?.map(|found| found.entry))
+        let for_all = key(channel, &address, None);
+        let of_category = category.map(|category| key(channel, &address, Some(category)));
+        let names: Vec<String> = of_category.into_iter().chain([for_all.clone()]).collect();
+        let mut found = self.store.find_any(Shelf::Suppressions, &names).await?;
+        // What holds for all messages says more.
+        found.sort_by_key(|r| !r.names.contains(&for_all));
+        Ok(found.into_iter().next().map(listed).transpose()?.map(|found| found.entry))
     }
 
     /// Puts an entry on the list; one that is there already stays.

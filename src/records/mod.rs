@@ -135,6 +135,12 @@ pub trait RecordStore: Send + Sync {
     /// [`StoreError`].
     async fn find(&self, shelf: Shelf, name: &str) -> Result<Option<Record>, StoreError>;
 
+    /// The records that have any of these names, each once, in no order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn find_any(&self, shelf: Shelf, names: &[String]) -> Result<Vec<Record>, StoreError>;
+
     /// One page of the records that have all of these labels, newest first. Cost grows with the matches of the first label.
     ///
     /// # Errors

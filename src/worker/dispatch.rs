@@ -26,7 +26,7 @@ const RECONNECT: Backoff = Backoff { base_ms: 100, cap_ms: 5_000 };
 const CLAIMS_AT_ONCE: usize = 8;
 
 /// See [`Dispatch::want`].
-const FULL: usize = 4;
+const FULL: usize = 2;
 
 type Claiming = Pin<Box<dyn Future<Output = Answer> + Send>>;
 

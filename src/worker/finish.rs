@@ -43,7 +43,7 @@ const WRITES_AT_ONCE: usize = 8;
 
 /// While a write is under way, the next one waits for this part of the slots to have ended: a write for a few costs a store
 /// nearly as much as one for many.
-const FULL: usize = 4;
+const FULL: usize = 2;
 /// But not for longer than this.
 const PATIENCE: Duration = Duration::from_millis(5);
 

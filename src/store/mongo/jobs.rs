@@ -14,7 +14,8 @@ use futures_util::{TryStreamExt, future::try_join};
 use tokio::time::Instant;
 
 use super::{
-    Mongo, Ready, changes,
+    Mongo, Ready,
+    changes::{self, Met},
     doc::{JobDoc, date, id, ids, time, to_json},
     fault::{DUPLICATE, Fault, NO_ANSWER},
     leases::LeaseDoc,
@@ -316,14 +317,26 @@ impl Ready {
     }
 
     async fn progress(&self, of: &[(JobId, u64, Progress)]) -> Result<(), Fault> {
-        self.write_out(of.iter().map(|(job, ..)| *job)).await?;
+        let mine = self.held.among(of.iter().map(|(job, ..)| *job));
+        if !mine.is_empty() {
+            self.write_out(mine.into_keys()).await?;
+        }
+        if self.note(of).await? == Met::NotAll {
+            // Claimed through another connection, or lost.
+            self.write_out(of.iter().map(|(job, ..)| *job)).await?;
+            self.note(of).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes progress of runs that are written out.
+    async fn note(&self, of: &[(JobId, u64, Progress)]) -> Result<Met, Fault> {
         let mut statements = Vec::with_capacity(of.len());
         for (job, fence, p) in of {
             let q = doc! { "_id": id(job.0), "state": RUNNING, "fence": *fence as i64 };
             statements.push((doc! { "q": q, "u": { "$set": { "progress": to_json("progress", p)? } } }, 1));
         }
-        self.change(Sure::Lazy, &statements).await?;
-        Ok(())
+        self.change(Sure::Lazy, &statements).await
     }
 
     /// Reads jobs, lets `decide` say what becomes of each, and writes that if the job is still as it was read. Whatever

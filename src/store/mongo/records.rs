@@ -8,7 +8,7 @@ use ::mongodb::{
     bson::{DateTime, Document, doc},
 };
 use async_trait::async_trait;
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future::ready};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -101,6 +101,15 @@ impl RecordStore for Mongo {
 
     async fn find(&self, shelf: Shelf, name: &str) -> Result<Option<Record>, StoreError> {
         self.call(async { self.database().await?.record(shelf, doc! { "names": on(shelf, name) }).await }).await
+    }
+
+    async fn find_any(&self, shelf: Shelf, names: &[String]) -> Result<Vec<Record>, StoreError> {
+        let names: Vec<String> = names.iter().map(|n| on(shelf, n)).collect();
+        self.call(async {
+            let found = self.database().await?.records().find(doc! { "names": { "$in": names } }).await?;
+            found.map_err(Fault::from).and_then(|d| ready(d.record(shelf))).try_collect().await
+        })
+        .await
     }
 
     async fn list(&self, shelf: Shelf, labels: &[String], page: PageRequest) -> Result<Page<Record>, StoreError> {

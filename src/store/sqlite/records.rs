@@ -1,5 +1,7 @@
 //! The record port on SQLite.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
@@ -47,6 +49,18 @@ impl RecordStore for Sqlite {
         self.read(move |c| match holder(c, shelf, &name)? {
             Some(id) => get(c, shelf, id),
             None => Ok(None),
+        })
+        .await
+    }
+
+    async fn find_any(&self, shelf: Shelf, names: &[String]) -> Result<Vec<Record>, StoreError> {
+        let names = names.to_vec();
+        self.read(move |c| {
+            let mut ids = BTreeSet::new();
+            for name in &names {
+                ids.extend(holder(c, shelf, name)?);
+            }
+            ids.into_iter().filter_map(|id| get(c, shelf, id).transpose()).collect()
         })
         .await
     }

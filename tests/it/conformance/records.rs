@@ -5,6 +5,7 @@ macro_rules! conformance_records {
         crate::conformance::suite!($adapter, $open, records, fixture::store, {
             one: [
                 what_is_written_is_read_by_id_and_by_each_name,
+                of_many_names_each_record_is_found_once,
                 a_replacement_needs_the_version_and_moves_names_and_labels,
                 a_removal_frees_names,
                 of_racing_replacements_exactly_one_is_written,
@@ -87,11 +88,24 @@ pub(crate) mod one {
             assert_eq!(f.records().find(Shelf::Users, name).await.unwrap(), Some(full.clone()));
         }
         assert_eq!(f.records().get(Shelf::Users, f.clock.new_uuid()).await.unwrap(), None);
-        for other in ["email:", "email", "", "role:admin"] {
+        let others = ["email:", "email", "", "role:admin"];
+        for other in others {
             assert_eq!(f.records().find(Shelf::Users, other).await.unwrap(), None, "{other:?}");
         }
+        assert_eq!(f.records().find_any(Shelf::Users, &words(&others)).await.unwrap(), []);
         let again = f.records().commit(vec![Write::Insert(full.clone())], &[]).await.unwrap();
         assert_eq!(again, Committed::Stale(full.id), "an id is given once");
+    }
+
+    pub(crate) async fn of_many_names_each_record_is_found_once(f: &mut Fixture) {
+        let two = insert(f, new(f, Shelf::Users, &["a", "b"], &[])).await;
+        let one = insert(f, new(f, Shelf::Users, &["c"], &[])).await;
+        insert(f, new(f, Shelf::Users, &["d"], &[])).await;
+        insert(f, new(f, Shelf::Rules, &["a"], &[])).await;
+        let mut found = f.records().find_any(Shelf::Users, &words(&["a", "b", "c", "nobody"])).await.unwrap();
+        found.sort_by_key(|r| r.id);
+        assert_eq!(found, [two, one]);
+        assert_eq!(f.records().find_any(Shelf::Users, &[]).await.unwrap(), []);
     }
 
     pub(crate) async fn a_replacement_needs_the_version_and_moves_names_and_labels(f: &mut Fixture) {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use reqwest::{Client, StatusCode};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 
 use super::{eventually, wait_until, within};
@@ -21,6 +22,16 @@ pub(crate) fn binary() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Sends a signal. After SIGSTOP nothing of the process runs any more: its threads stop one after the other, and one that runs on
+/// another core could still answer somebody.
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_child(child);
+    kill_process(pid, signal).unwrap();
+    if signal == Signal::STOP {
+        waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED).unwrap();
+    }
 }
 
 /// Runs a command to its end, which must come by itself.
@@ -104,9 +115,8 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
+    pub(crate) fn signal(&self, to_send: Signal) {
+        signal(&self.child, to_send);
     }
 
     /// Waits until it ends by itself.
@@ -164,8 +174,8 @@ impl Server {
         Self(child)
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).unwrap();
+    pub(crate) fn signal(&self, to_send: Signal) {
+        signal(&self.0, to_send);
     }
 
     /// Waits until it ends by itself.

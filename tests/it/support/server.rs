@@ -5,9 +5,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use super::process::free_port;
+use super::process::{self, free_port};
 
 /// `tests/tools/server KIND` on a free port of loopback; killed when dropped.
 pub(crate) struct Server {
@@ -49,7 +49,7 @@ impl Server {
 
     /// SIGSTOP or SIGCONT.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(self.child.as_ref().expect("runs")), signal).unwrap();
+        process::signal(self.child.as_ref().expect("runs"), signal);
     }
 }
 
