@@ -26,6 +26,7 @@ pub(super) enum JobsCommand {
     /// List jobs, newest first
     List(ListArgs),
     /// Show one job with its attempts
+    #[command(alias = "get")]
     Show {
         /// The job
         id: JobId,

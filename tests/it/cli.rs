@@ -81,7 +81,7 @@ async fn jobs_are_listed_shown_cancelled_and_retried() {
     assert!(rest.contains(&later) && !rest.contains(&stay), "{rest}");
     let table = cli.ok(&["jobs", "list"]).await;
     assert!(table.starts_with("ID ") && table.lines().count() == 3, "{table}");
-    let shown = cli.ok(&["jobs", "show", &stay]).await;
+    let shown = cli.ok(&["jobs", "get", &stay]).await;
     assert!(shown.contains("test.script") && shown.contains("running"), "{shown}");
 
     cli.ok(&["jobs", "cancel", &later, &stay]).await;
