@@ -133,7 +133,9 @@ pub trait RecordStore: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn find(&self, shelf: Shelf, name: &str) -> Result<Option<Record>, StoreError>;
+    async fn find(&self, shelf: Shelf, name: &str) -> Result<Option<Record>, StoreError> {
+        Ok(self.find_any(shelf, &[name.to_owned()]).await?.pop())
+    }
 
     /// The records that have any of these names, each once, in no order.
     ///

@@ -25,9 +25,6 @@ const RECONNECT: Backoff = Backoff { base_ms: 100, cap_ms: 5_000 };
 /// Claims under way at once. More than one, so that slots which come free during a claim need not wait for its answer.
 const CLAIMS_AT_ONCE: usize = 8;
 
-/// See [`Dispatch::want`].
-const FULL: usize = 2;
-
 type Claiming = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What the store said to a claim.
@@ -178,9 +175,8 @@ impl Dispatch<'_> {
         let in_use = self.shared.slots_in_use.load(Ordering::Acquire);
         let free = slots.saturating_sub(in_use).min((2 * slots).saturating_sub(self.unsettled));
         let free = free.min(usize::try_from(self.left()).unwrap_or(usize::MAX));
-        // While a claim is under way, the next one waits for a part of the slots: a claim of a few costs a store nearly as much
-        // as one of many, and the answer is only moments away.
-        if !self.claiming.is_empty() && free < slots / FULL {
+        // The answer of the one under way is only moments away.
+        if !self.claiming.is_empty() && free < self.shared.options.worth_a_call() {
             return None;
         }
         let paused = self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner);

@@ -41,10 +41,7 @@ pub(super) struct Ended {
 /// gather what comes together.
 const WRITES_AT_ONCE: usize = 8;
 
-/// While a write is under way, the next one waits for this part of the slots to have ended: a write for a few costs a store
-/// nearly as much as one for many.
-const FULL: usize = 2;
-/// But not for longer than this.
+/// While a write is under way, the next one waits for [`super::Options::worth_a_call`] ends, but not for longer than this.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Runs until every sender of ends is gone and all is written.
@@ -54,7 +51,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut ended: UnboundedReceiver<Ended>
     let mut since = Instant::now();
     let mut open = true;
     while open || !batch.is_empty() || !writing.is_empty() {
-        let full = batch.len() >= shared.options.slots / FULL || writing.is_empty() || !open;
+        let full = batch.len() >= shared.options.worth_a_call() || writing.is_empty() || !open;
         if !batch.is_empty() && writing.len() < WRITES_AT_ONCE && (full || since.elapsed() >= PATIENCE) {
             writing.push(end(&shared, std::mem::take(&mut batch)));
         }

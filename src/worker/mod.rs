@@ -75,6 +75,14 @@ pub struct Options {
     pub max_result: usize,
 }
 
+impl Options {
+    /// How many jobs are worth a call to the store while another is under way: a call for a few costs a store nearly as much as one
+    /// for many. Half of the slots; ARCHITECTURE.md, *Choices worth knowing*, says what else was tried.
+    fn worth_a_call(&self) -> usize {
+        self.slots / 2
+    }
+}
+
 /// How long a handler that was told to stop may take before its future is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long a worker that stops waits for handlers it has told to stop.

@@ -317,10 +317,7 @@ impl Ready {
     }
 
     async fn progress(&self, of: &[(JobId, u64, Progress)]) -> Result<(), Fault> {
-        let mine = self.held.among(of.iter().map(|(job, ..)| *job));
-        if !mine.is_empty() {
-            self.write_out(mine.into_keys()).await?;
-        }
+        self.write_out(self.held.among(of.iter().map(|(job, ..)| *job)).into_keys()).await?;
         if self.note(of).await? == Met::NotAll {
             // Claimed through another connection, or lost.
             self.write_out(of.iter().map(|(job, ..)| *job)).await?;

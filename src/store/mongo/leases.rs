@@ -261,14 +261,14 @@ impl Ready {
         let (mut statements, mut written) = (Vec::new(), Vec::new());
         for lease in &now {
             let named: HashSet<JobId> = lease.jobs().collect();
-            let jobs: Vec<JobId> = leases.get(&lease.id).into_iter().flatten().copied().collect();
-            let jobs: Vec<JobId> = jobs.into_iter().filter(|j| named.contains(j)).collect();
+            let asked = leases.get(&lease.id).into_iter().flatten().copied();
+            let jobs: Vec<JobId> = asked.filter(|j| named.contains(j)).collect();
             let mut by_fence: HashMap<i64, Vec<JobId>> = HashMap::new();
-            for job in &jobs {
-                by_fence.entry(fences.get(job).copied().unwrap_or(-1)).or_default().push(*job);
+            // What is not queued has no fence here and is not changed, nor is what was written out of this lease before.
+            for (job, fence) in jobs.iter().filter_map(|j| Some((*j, *fences.get(j)?))) {
+                by_fence.entry(fence).or_default().push(job);
             }
-            // What is not queued, or was written out of this lease before, is not changed.
-            for (fence, of) in by_fence.into_iter().filter(|(fence, _)| *fence >= 0) {
+            for (fence, of) in by_fence {
                 let only_if = doc! { "state": QUEUED, "fence": fence_is(fence), "claim": { "$ne": lease.id } };
                 let set = doc! {
                     "state": RUNNING, "lease": lease.until, "worker": lease.worker, "started": lease.started,

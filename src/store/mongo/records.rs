@@ -96,11 +96,7 @@ impl RecordStore for Mongo {
     }
 
     async fn get(&self, shelf: Shelf, id: Uuid) -> Result<Option<Record>, StoreError> {
-        self.call(async { self.database().await?.record(shelf, doc! { "_id": id_of(shelf, id) }).await }).await
-    }
-
-    async fn find(&self, shelf: Shelf, name: &str) -> Result<Option<Record>, StoreError> {
-        self.call(async { self.database().await?.record(shelf, doc! { "names": on(shelf, name) }).await }).await
+        self.call(async { self.database().await?.record(shelf, id).await }).await
     }
 
     async fn find_any(&self, shelf: Shelf, names: &[String]) -> Result<Vec<Record>, StoreError> {
@@ -155,8 +151,8 @@ impl Ready {
         self.durable.collection("records")
     }
 
-    async fn record(&self, shelf: Shelf, filter: Document) -> Result<Option<Record>, Fault> {
-        self.records().find_one(filter).await?.map(|d| d.record(shelf)).transpose()
+    async fn record(&self, shelf: Shelf, id: Uuid) -> Result<Option<Record>, Fault> {
+        self.records().find_one(doc! { "_id": id_of(shelf, id) }).await?.map(|d| d.record(shelf)).transpose()
     }
 
     async fn list_records(&self, shelf: Shelf, labels: &[String], page: PageRequest) -> Result<Page<Record>, Fault> {

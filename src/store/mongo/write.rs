@@ -40,7 +40,7 @@ pub(super) struct Change {
     pub(super) of: Vec<JobId>,
     /// What must hold of each, besides its id.
     pub(super) only_if: Document,
-    /// The change: operators or a pipeline. Must set `by`.
+    /// The change: operators or a pipeline. Must set `by` if it goes through [`Ready::apply`].
     pub(super) change: Bson,
 }
 

@@ -44,15 +44,6 @@ impl RecordStore for Sqlite {
         self.read(move |c| get(c, shelf, id)).await
     }
 
-    async fn find(&self, shelf: Shelf, name: &str) -> Result<Option<Record>, StoreError> {
-        let name = name.to_owned();
-        self.read(move |c| match holder(c, shelf, &name)? {
-            Some(id) => get(c, shelf, id),
-            None => Ok(None),
-        })
-        .await
-    }
-
     async fn find_any(&self, shelf: Shelf, names: &[String]) -> Result<Vec<Record>, StoreError> {
         let names = names.to_vec();
         self.read(move |c| {

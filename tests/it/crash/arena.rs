@@ -41,9 +41,11 @@ pub(super) enum Fault {
 
 pub(super) const FAULTS: [Fault; 4] = [Fault::Kill, Fault::Term, Fault::Stop, Fault::Cut];
 
-/// A time that a longer run may change through the environment.
-fn seconds(variable: &str, default: u64) -> Duration {
-    Duration::from_secs(std::env::var(variable).ok().and_then(|s| s.parse().ok()).unwrap_or(default))
+/// Lets a fault last. That so much time passes is what is tested: the rest of the fleet works on under load meanwhile. A longer
+/// run may change it through the environment.
+async fn lasts(variable: &str, default: u64) {
+    let seconds = std::env::var(variable).ok().and_then(|s| s.parse().ok()).unwrap_or(default);
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
 /// One server on data of its own, and the proxies before it: one for the victim among the processes, one for the rest.
@@ -149,8 +151,7 @@ impl Arena {
             Fault::Kill | Fault::Term => self.restart(victim, fault).await,
             Fault::Stop => {
                 self.signal(victim, Signal::STOP);
-                // That this much time passes is what is tested.
-                tokio::time::sleep(seconds("CRASH_STOP_SECS", 7)).await;
+                lasts("CRASH_STOP_SECS", 7).await;
                 self.signal(victim, Signal::CONT);
             }
             Fault::Cut => {
@@ -166,7 +167,7 @@ impl Arena {
                         h.rest.silence();
                     }
                 }
-                tokio::time::sleep(seconds("CRASH_CUT_SECS", 5)).await;
+                lasts("CRASH_CUT_SECS", 5).await;
                 for h in [&self.store, &self.broker] {
                     h.own.heal();
                     h.rest.heal();
@@ -184,7 +185,7 @@ impl Arena {
                 if let Some(server) = &mut hosted.server {
                     server.exit().await;
                 }
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                lasts("CRASH_AWAY_SECS", 1).await;
                 hosted.launch();
                 // Healed is who can be used, and servers take their time to start.
                 hosted.up().await;
@@ -192,7 +193,7 @@ impl Arena {
             Victim::Serve | Victim::Worker | Victim::Scheduler => {
                 let status = self.processes(victim)[0].exit().await;
                 assert!(fault == Fault::Kill || status.success(), "{}", self.processes(victim)[0].log());
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                lasts("CRASH_AWAY_SECS", 1).await;
                 let role = format!("{victim:?}").to_lowercase();
                 let mut new = self.spawn(&role, true);
                 if victim == Victim::Serve {

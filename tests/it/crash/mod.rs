@@ -4,8 +4,8 @@
 //! that was accepted ends in exactly one success, nothing runs after that, and runs beyond one are few and explained by
 //! the job's history. Nobody has to restart anything but what was killed.
 //!
-//! Each cell prints one line of figures; ARCHITECTURE.md has a table of them. `CRASH_STOP_SECS` (7) and `CRASH_CUT_SECS` (5)
-//! in the environment make suspensions and cuts longer; leases are 3 s here.
+//! Each cell prints one line of figures; ARCHITECTURE.md has a table of them. `CRASH_STOP_SECS` (7), `CRASH_CUT_SECS` (5)
+//! and `CRASH_AWAY_SECS` (1) in the environment make suspensions, cuts and absences longer; leases are 3 s here.
 
 use std::time::Instant;
 
