@@ -3,7 +3,7 @@ CARGO ?= cargo
 
 COMPOSE = docker compose --env-file deploy/.env
 
-.PHONY: help run build test lint bench bench-broker bench-fleet bench-notifications load tools servers compiler clean up down logs
+.PHONY: help run build test fuzz lint bench bench-broker bench-fleet bench-notifications load tools servers compiler clean up down logs
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,11 @@ build: compiler ## Build the release binary, target/release/app
 
 test: compiler tools servers ## Run every test beside private servers; gets what they need first
 	tests/tools/servers $(CARGO) test --features testing --no-fail-fast
+
+FUZZ_SECONDS ?= 300
+
+fuzz: compiler tools ## Send the API chance calls for FUZZ_SECONDS=300, signed in and not; no two runs are alike
+	TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --features testing --test it contract::
 
 lint: compiler ## Check formatting, lints and alert rules; gets promtool first
 	$(CARGO) fmt --check

@@ -157,12 +157,15 @@ async fn a_new_password_ends_the_old_one_and_its_tokens() {
         let present = present.map(Secret::new);
         t.users.change_password(user.id, present.as_ref(), &Secret::new(new), trusted).await
     };
-    for (present, new, field) in [
-        (None, "another password", "current_password"),
-        (Some("wrong horse battery"), "another password", "current_password"),
-        (Some(PASSWORD), "short", "new_password"),
+    let long = "x".repeat(257);
+    for (present, new, field, trusted) in [
+        (None, "another password", "current_password", false),
+        (Some("wrong horse battery"), "another password", "current_password", false),
+        (Some(PASSWORD), "short", "new_password", false),
+        (Some(long.as_str()), "another password", "current_password", false),
+        (Some(long.as_str()), "another password", "current_password", true),
     ] {
-        match change(present, new, false).await {
+        match change(present, new, trusted).await {
             Err(UserError::Invalid(faults)) => assert_eq!(faults[0].field, field),
             other => panic!("{other:?}"),
         }

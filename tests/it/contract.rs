@@ -12,8 +12,11 @@ use crate::{
     users,
 };
 
-/// Longest run; a server that hangs must not hang the tests.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// How long schemathesis may need beyond its own limit; a server that hangs must not hang the tests.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// With this many seconds in the environment each run is so long, and no two are alike: `make fuzz`.
+const FUZZ: &str = "TEST_FUZZ_SECONDS";
 
 /// One check is left out: that valid data is always accepted (a job's payload must also suit its kind, which a document cannot
 /// say). Those about authentication are for the run in which somebody has to say who it is.
@@ -32,7 +35,7 @@ async fn schemathesis_finds_no_fault() {
     let dir = tempfile::tempdir().unwrap();
     let process = Process::start(dir.path(), ENV).await;
     let checks = "--exclude-checks=positive_data_acceptance,ignored_auth,object_level_authorization";
-    finds_no_fault(&process, dir.path(), &[checks, "--max-time=60"]).await;
+    finds_no_fault(&process, dir.path(), &[checks], 60).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,23 +48,29 @@ async fn schemathesis_finds_no_way_in_where_callers_must_say_who_they_are() {
     // It would shut out the administrator as whom it works.
     let spare = "--exclude-operation-id=patch_user";
     let checks = "--exclude-checks=positive_data_acceptance,object_level_authorization";
-    finds_no_fault(&process, dir.path(), &[checks, spare, "--max-time=40", "--header", &header]).await;
+    finds_no_fault(&process, dir.path(), &[checks, spare, "--header", &header], 40).await;
 }
 
 /// Nothing runs what is submitted: made-up jobs of hours would only heat the machine.
 const ENV: &[(&str, &str)] = &[("APP__WORKER__QUEUES", "unused"), ("APP__LOG__REQUESTS", "failed")];
 
-async fn finds_no_fault(process: &Process, dir: &Path, args: &[&str]) {
+async fn finds_no_fault(process: &Process, dir: &Path, args: &[&str], seconds: u64) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let tool = root.join(".tools/venv/bin/schemathesis");
     assert!(tool.exists(), "schemathesis is missing: run `make tools`");
     let mut command = tokio::process::Command::new(tool);
     command.arg("--config-file").arg(root.join("tests/tools/schemathesis.toml"));
     command.arg("run").arg(format!("{}/openapi.json", process.url)).args(ARGS).args(args);
+    let fuzz = std::env::var(FUZZ).ok().map(|s| s.parse().unwrap_or_else(|e| panic!("{FUZZ}={s}: {e}")));
+    // The same calls in each run, else: what fails on one machine fails on every one.
+    command.args(fuzz.is_none().then_some("--seed=1"));
+    let seconds: u64 = fuzz.unwrap_or(seconds);
+    command.arg(format!("--max-time={seconds}"));
     command.current_dir(dir).kill_on_drop(true).stdin(Stdio::null());
     command.env("NO_PROXY", "127.0.0.1").env("PYTHONUNBUFFERED", "1");
     let begun = Instant::now();
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("schemathesis ends").unwrap();
+    let limit = PATIENCE + Duration::from_secs(seconds);
+    let output = tokio::time::timeout(limit, command.output()).await.expect("schemathesis ends").unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
