@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::model::{Attempt, AttemptOutcome, Job, JobError};
-use crate::base::clock::Timestamp;
+use crate::base::{clock::Timestamp, id::JobId};
 
 /// Where a job is in its life. The numbers are what stores keep; they never change meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,6 +98,8 @@ pub enum Event {
     Release,
     /// Its lease ran out.
     Lose,
+    /// Its lease ran out, and not for the first time.
+    LoseAgain,
     /// Someone wants it run (again) now.
     RunAgain,
     /// Someone wants it run (again) at a time.
@@ -106,7 +108,7 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Due,
         Self::Claim,
         Self::Succeed,
@@ -116,6 +118,7 @@ impl Event {
         Self::Cancel,
         Self::Release,
         Self::Lose,
+        Self::LoseAgain,
         Self::RunAgain,
         Self::Postpone,
     ];
@@ -131,7 +134,7 @@ pub const fn next(state: State, event: Event) -> Option<State> {
         (S::Failed | S::Cancelled, E::Postpone) => Some(S::Scheduled),
         (S::Queued, E::Claim) => Some(S::Running),
         (S::Running, E::Succeed) => Some(S::Succeeded),
-        (S::Running, E::Retry | E::Snooze) => Some(S::Scheduled),
+        (S::Running, E::Retry | E::Snooze | E::LoseAgain) => Some(S::Scheduled),
         (S::Running, E::Fail) => Some(S::Failed),
         (S::Running, E::Release | E::Lose) => Some(S::Queued),
         (S::Scheduled | S::Queued | S::Running, E::Cancel) => Some(S::Cancelled),
@@ -256,8 +259,10 @@ pub fn judge(job: &Job, end: RunEnd, now: Timestamp) -> (Verdict, Attempt) {
 /// What becomes of a running job that lost its worker.
 #[derive(Clone, Debug)]
 pub struct Loss {
-    /// Where it is then: queued, failed (crash limit) or cancelled (was asked for).
+    /// Where it is then: queued, scheduled (not its first crash), failed (crash limit) or cancelled (was asked for).
     pub state: State,
+    /// Since when, or for when.
+    pub at: Timestamp,
     /// Its crashes, this one included.
     pub crashes: u32,
     /// Why it is a dead letter, if it is one now.
@@ -266,16 +271,31 @@ pub struct Loss {
     pub attempt: Attempt,
 }
 
+/// Over how long the jobs of a worker's second death are spread.
+const SPREAD: Duration = Duration::from_secs(5);
+
+/// When a job runs again that has lost its worker more than once.
+///
+/// One of those that were lost together may be what kills their workers. Run together again it would take the others with it, to the
+/// crash limit; so each waits for a while of its own, which is the share of [`SPREAD`] that the random end of its id says.
+#[must_use]
+pub fn apart(id: JobId, now: Timestamp) -> Timestamp {
+    let [.., a, b] = *id.0.as_bytes();
+    now.plus(SPREAD.mul_f64(f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX)))
+}
+
 /// Judges a run whose worker died or went silent. No attempt is spent.
 #[must_use]
 pub fn lose(job: &Job, now: Timestamp, crash_limit: u32) -> Loss {
     let crashes = job.crashes + 1;
-    let (state, error) = if job.cancel_requested {
-        (State::Cancelled, None)
+    let (state, at, error) = if job.cancel_requested {
+        (State::Cancelled, now, None)
     } else if crashes >= crash_limit {
-        (State::Failed, Some(crash_limit_error(crashes)))
+        (State::Failed, now, Some(crash_limit_error(crashes)))
+    } else if crashes > 1 {
+        (State::Scheduled, apart(job.id, now), None)
     } else {
-        (State::Queued, None)
+        (State::Queued, now, None)
     };
     let attempt = Attempt {
         run: job.fence,
@@ -284,9 +304,9 @@ pub fn lose(job: &Job, now: Timestamp, crash_limit: u32) -> Loss {
         finished_at: now,
         outcome: AttemptOutcome::Lost,
         error: Some(JobError::new("lease_lost", "the worker died or went silent")),
-        retry_at: (state == State::Queued).then_some(now),
+        retry_at: (!state.is_final()).then_some(at),
     };
-    Loss { state, crashes, error, attempt }
+    Loss { state, at, crashes, error, attempt }
 }
 
 /// The error of a job that took its workers with it too often.
@@ -314,6 +334,7 @@ mod tests {
             (S::Running, E::Cancel, S::Cancelled),
             (S::Running, E::Release, S::Queued),
             (S::Running, E::Lose, S::Queued),
+            (S::Running, E::LoseAgain, S::Scheduled),
             (S::Failed, E::RunAgain, S::Queued),
             (S::Failed, E::Postpone, S::Scheduled),
             (S::Cancelled, E::RunAgain, S::Queued),
@@ -325,6 +346,13 @@ mod tests {
                 assert_eq!(next(state, event), expected, "{state:?} {event:?}");
             }
         }
+    }
+
+    #[test]
+    fn jobs_are_kept_apart_by_the_end_of_their_ids() {
+        let now = Timestamp::from_millis(1_000);
+        let at = |end: u128| apart(JobId(uuid::Uuid::from_u128(0x0192_f0c1 << 96 | end)), now).as_millis();
+        assert_eq!([at(0), at(0xffff / 2 + 1), at(0xffff)], [1_000, 3_500, 6_000]);
     }
 
     #[test]

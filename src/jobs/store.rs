@@ -163,7 +163,7 @@ pub enum Void {
 pub struct Moved {
     /// The job, and where it waits if it is queued.
     pub job: Waiting,
-    /// Where it is now: queued, failed (crash limit) or cancelled (was asked for).
+    /// Where it is now: queued, scheduled (not its first crash), failed (crash limit) or cancelled (was asked for).
     pub state: State,
 }
 
@@ -319,9 +319,10 @@ pub trait JobStore: Send + Sync {
     /// When the next scheduled job is due.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Takes up to `limit` running jobs from workers whose lease is void: → queued with a crash counted, → failed with
-    /// code `crash_limit` at the `crash_limit`-th crash, → cancelled where that was asked for. `listened` says whether the
-    /// events of failures are kept in the same step.
+    /// Takes up to `limit` running jobs from workers whose lease is void: → queued with a crash counted, → scheduled
+    /// [`apart`](super::state::apart) from others if it is not its first, → failed with code `crash_limit` at the
+    /// `crash_limit`-th, → cancelled where that was asked for. `listened` says whether the events of failures are kept
+    /// in the same step.
     async fn void(
         &self,
         which: &Void,

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{ABORT_GRACE, Shared, StopReason, finish::Ended, report::read_paused, run as job_run, slots::Slots};
 use crate::{
-    base::{backoff::Backoff, clock::Timestamp, failpoint, shutdown::Shutdown, store::StoreError},
+    base::{backoff::Backoff, failpoint, shutdown::Shutdown, store::StoreError},
     broker::{BrokerError, Consumer, Delivery, Want},
     jobs::store::Claim,
 };
@@ -31,7 +31,6 @@ type Claiming = Pin<Box<dyn Future<Output = Answer> + Send>>;
 struct Answer {
     deliveries: Vec<Delivery>,
     generation: u64,
-    at: Timestamp,
     claims: Result<Vec<Claim>, StoreError>,
 }
 
@@ -42,7 +41,6 @@ struct Dispatch<'a> {
     claiming: FuturesUnordered<Claiming>,
     /// Runs whose end is not settled yet, running ones included.
     unsettled: usize,
-    taken: u64,
     /// Which consumer a delivery came from: the tags of one that broke mean nothing to its successor.
     generation: u64,
     failures: u32,
@@ -58,7 +56,7 @@ pub(super) async fn run(
 ) -> usize {
     let slots = Slots::new(&shared.options.queues, shared.options.strict, shared.options.slots);
     let claiming = FuturesUnordered::new();
-    let mut d = Dispatch { shared, ended, slots, claiming, unsettled: 0, taken: 0, generation: 0, failures: 0 };
+    let mut d = Dispatch { shared, ended, slots, claiming, unsettled: 0, generation: 0, failures: 0 };
     let mut consumer: Option<Box<dyn Consumer>> = None;
     let mut retry_at = Instant::now();
     while !shutdown.drain.is_cancelled() && d.left() > 0 {
@@ -91,7 +89,7 @@ pub(super) async fn run(
                     retry_at = d.failed("store", &e);
                 }
             }
-            () = shared.slot_freed.notified() => {}
+            () = shared.freed.notified() => {}
             () = shared.paused_changed.notified() => {}
             () = sleep_until(retry_at), if waiting => {}
             got = next => match got {
@@ -161,22 +159,25 @@ impl Dispatch<'_> {
     fn left(&self) -> u64 {
         match self.shared.options.max_jobs {
             0 => u64::MAX,
-            max => max.saturating_sub(self.taken),
+            // One that ends in between is counted twice for a moment, rather than not at all.
+            max => max
+                .saturating_sub(self.shared.taken.load(Ordering::Acquire) as u64)
+                .saturating_sub(self.shared.ran.load(Ordering::Acquire)),
         }
     }
 
     /// What to ask the broker for: a slot is free as soon as its handler has returned, while its end is still being
-    /// written, but no more ends may wait to be written than there are slots.
+    /// written, but no more ends may wait to be written than there is room.
     fn want(&self) -> Option<Want> {
         if self.claiming.len() >= CLAIMS_AT_ONCE {
             return None;
         }
-        let slots = self.shared.options.slots;
-        let in_use = self.shared.slots_in_use.load(Ordering::Acquire);
-        let free = slots.saturating_sub(in_use).min((2 * slots).saturating_sub(self.unsettled));
+        let room = self.shared.room();
+        let taken = self.shared.taken.load(Ordering::Acquire);
+        let free = room.saturating_sub(taken).min((2 * room).saturating_sub(self.unsettled));
         let free = free.min(usize::try_from(self.left()).unwrap_or(usize::MAX));
         // The answer of the one under way is only moments away.
-        if !self.claiming.is_empty() && free < self.shared.options.worth_a_call() {
+        if !self.claiming.is_empty() && free < self.shared.worth_a_call() {
             return None;
         }
         let paused = self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -190,11 +191,10 @@ impl Dispatch<'_> {
         Instant::now() + pause
     }
 
-    /// Asks the store for what was delivered; the slots are taken from now on.
+    /// Asks the store for what was delivered; the room is taken from now on.
     fn claim(&mut self, deliveries: Vec<Delivery>) {
         let n = deliveries.len();
-        self.taken += n as u64;
-        self.shared.slots_in_use.fetch_add(n, Ordering::AcqRel);
+        self.shared.taken.fetch_add(n, Ordering::AcqRel);
         for d in &deliveries {
             self.slots.took(&d.wake_up.queue);
         }
@@ -203,13 +203,13 @@ impl Dispatch<'_> {
             let ids: Vec<_> = deliveries.iter().map(|d| d.wake_up.job).collect();
             let at = shared.deps.clock.now();
             let claims = shared.deps.store.claim(&ids, shared.id, at, shared.options.lease).await;
-            Answer { deliveries, generation, at, claims }
+            Answer { deliveries, generation, claims }
         }));
     }
 
     /// Starts what was won and settles the rest.
     async fn start(&mut self, consumer: Option<&mut Box<dyn Consumer>>, answer: Answer) -> Result<(), StoreError> {
-        let Answer { deliveries, generation, at, claims } = answer;
+        let Answer { deliveries, generation, claims } = answer;
         let (mut done, mut back, mut claimed) = (Vec::with_capacity(deliveries.len()), Vec::new(), 0);
         let (claims, failure) = match claims {
             Ok(claims) => (claims, None),
@@ -224,8 +224,7 @@ impl Dispatch<'_> {
             match claim {
                 Claim::Won { job, queued_at } => {
                     self.unsettled += 1;
-                    let handles = self.shared.meter.started(&job, queued_at, at);
-                    job_run::start(self.shared, *job, handles, self.ended.clone());
+                    job_run::start(self.shared, *job, queued_at, self.ended.clone());
                     claimed += 1;
                     done.push(delivery.tag);
                 }
@@ -234,8 +233,7 @@ impl Dispatch<'_> {
             }
         }
         let idle = done.len() + back.len() - claimed;
-        self.taken -= idle as u64;
-        self.shared.slots_in_use.fetch_sub(idle, Ordering::AcqRel);
+        self.shared.taken.fetch_sub(idle, Ordering::AcqRel);
         if failure.is_none() && !back.is_empty() {
             // Before they are given back, or they would come again at once.
             read_paused(self.shared).await;

@@ -34,14 +34,15 @@ pub(super) struct Ended {
     /// What is told of it, if somebody listens.
     pub(super) event: Option<Event>,
     pub(super) context: JobContext,
-    pub(super) handles: Arc<Handles>,
+    /// None if its handler never began.
+    pub(super) handles: Option<Arc<Handles>>,
 }
 
 /// Writes under way at once. More than one, so that what ends during a write need not wait for its answer: stores
 /// gather what comes together.
 const WRITES_AT_ONCE: usize = 8;
 
-/// While a write is under way, the next one waits for [`super::Options::worth_a_call`] ends, but not for longer than this.
+/// While a write is under way, the next one waits for [`Shared::worth_a_call`] ends, but not for longer than this.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Runs until every sender of ends is gone and all is written.
@@ -51,7 +52,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut ended: UnboundedReceiver<Ended>
     let mut since = Instant::now();
     let mut open = true;
     while open || !batch.is_empty() || !writing.is_empty() {
-        let full = batch.len() >= shared.options.worth_a_call() || writing.is_empty() || !open;
+        let full = batch.len() >= shared.worth_a_call() || writing.is_empty() || !open;
         if !batch.is_empty() && writing.len() < WRITES_AT_ONCE && (full || since.elapsed() >= PATIENCE) {
             writing.push(end(&shared, std::mem::take(&mut batch)));
         }
@@ -155,12 +156,14 @@ async fn write(shared: &Shared, finishes: Vec<Finish>) -> Vec<Finished> {
 fn settle(shared: &Shared, e: &Ended, written: Option<Finished>) -> bool {
     let job = &e.job;
     let (Some((verdict, attempt)), Some(Finished::Now(state))) = (&e.end, written) else {
-        shared.meter.lost();
+        shared.meter.lost(e.handles.is_some());
         tracing::warn!(job = %job.id, kind = %job.kind, run = job.fence, code = "lease_lost", "job was taken from this worker, its outcome is not written");
         return false;
     };
     let ran = attempt.finished_at.since(attempt.started_at);
-    shared.meter.ended(&e.handles, verdict, attempt.outcome, ran.as_secs_f64());
+    if let Some(handles) = &e.handles {
+        shared.meter.ended(handles, verdict, attempt.outcome, ran.as_secs_f64());
+    }
     let ms = ran.as_millis() as u64;
     let error = attempt.error.as_ref().map(|e| e.message.as_str());
     let request_id = job.spec.correlation_id.as_deref().unwrap_or("-");

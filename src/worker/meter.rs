@@ -74,8 +74,9 @@ impl Meter {
         Self { clock, state: Mutex::default(), busy, lost: metrics::counter!(names::LEASES_LOST) }
     }
 
-    /// Notes a start; `waited` is how long the job was queued.
-    pub(crate) fn started(&self, job: &Job, queued_at: Timestamp, now: Timestamp) -> Arc<Handles> {
+    /// Notes the start of a job that was queued at `queued_at`.
+    pub(crate) fn started(&self, job: &Job, queued_at: Timestamp) -> Arc<Handles> {
+        let now = self.clock.now();
         let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         s.roll(now);
         s.count(&job.queue, |t| t.started += 1);
@@ -112,9 +113,11 @@ impl Meter {
         });
     }
 
-    /// Notes a run whose job was taken away.
-    pub(crate) fn lost(&self) {
-        self.busy.decrement(1);
+    /// Notes a job that was taken away, and whether its handler had begun.
+    pub(crate) fn lost(&self, begun: bool) {
+        if begun {
+            self.busy.decrement(1);
+        }
         self.lost.increment(1);
     }
 

@@ -4,7 +4,7 @@
 //!  broker ─▶ dispatch ──claim, acknowledge──▶ run (a task per job) ──▶ finish
 //!               ▲ control: pause, cancel, ping      lease: renew, cancel, progress     report: heartbeat
 //! ```
-//! Nothing is taken without a free slot, so no worker hoards what another could start.
+//! Nothing is taken without a slot that is free or soon will be ([`pace`]), so no worker hoards what another could start.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +28,7 @@ mod dispatch;
 mod finish;
 mod lease;
 mod meter;
+mod pace;
 mod report;
 mod run;
 mod running;
@@ -75,14 +76,6 @@ pub struct Options {
     pub max_result: usize,
 }
 
-impl Options {
-    /// How many jobs are worth a call to the store while another is under way: a call for a few costs a store nearly as much as one
-    /// for many. Half of the slots; ARCHITECTURE.md, *Choices worth knowing*, says what else was tried.
-    fn worth_a_call(&self) -> usize {
-        self.slots / 2
-    }
-}
-
 /// How long a handler that was told to stop may take before its future is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long a worker that stops waits for handlers it has told to stop.
@@ -98,17 +91,38 @@ pub(crate) struct Shared {
     pub(crate) paused: std::sync::Mutex<std::collections::HashSet<QueueName>>,
     pub(crate) paused_changed: tokio::sync::Notify,
     pub(crate) reading_paused: tokio::sync::Mutex<()>,
-    /// Handlers running and jobs being claimed for them.
-    pub(crate) slots_in_use: std::sync::atomic::AtomicUsize,
-    pub(crate) slot_freed: tokio::sync::Notify,
+    /// One permit for each slot; a handler runs with one.
+    pub(crate) slots: Arc<tokio::sync::Semaphore>,
+    /// How far claims run ahead of them.
+    pub(crate) pace: pace::Pace,
+    /// Handlers running, jobs waiting for a slot and jobs being claimed.
+    pub(crate) taken: std::sync::atomic::AtomicUsize,
+    /// Handlers that have ended.
+    pub(crate) ran: std::sync::atomic::AtomicU64,
+    /// `taken` became less.
+    pub(crate) freed: tokio::sync::Notify,
     pub(crate) draining: std::sync::atomic::AtomicBool,
+}
+
+impl Shared {
+    /// How many jobs the worker may have taken at once.
+    fn room(&self) -> usize {
+        self.options.slots + self.pace.ahead(self.options.slots)
+    }
+
+    /// How many jobs are worth a call to the store while another is under way: a call for a few costs a store nearly as much as one
+    /// for many. Half of the room; ARCHITECTURE.md, *Choices worth knowing*, says what else was tried.
+    fn worth_a_call(&self) -> usize {
+        self.room() / 2
+    }
 }
 
 /// Runs a worker until it is told to stop or has done its `max_jobs`; returns when its last job has ended or was given
 /// back.
 pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
     let id = WorkerId(deps.clock.new_uuid());
-    let meter = meter::Meter::new(deps.clock.clone(), options.slots);
+    let slots = options.slots;
+    let meter = meter::Meter::new(deps.clock.clone(), slots);
     let shared = Arc::new(Shared {
         id,
         deps,
@@ -118,12 +132,15 @@ pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
         paused: std::sync::Mutex::default(),
         paused_changed: tokio::sync::Notify::new(),
         reading_paused: tokio::sync::Mutex::new(()),
-        slots_in_use: std::sync::atomic::AtomicUsize::new(0),
-        slot_freed: tokio::sync::Notify::new(),
+        slots: Arc::new(tokio::sync::Semaphore::new(slots)),
+        pace: pace::Pace::default(),
+        taken: std::sync::atomic::AtomicUsize::new(0),
+        ran: std::sync::atomic::AtomicU64::new(0),
+        freed: tokio::sync::Notify::new(),
         draining: std::sync::atomic::AtomicBool::new(false),
     });
     let queues: Vec<String> = shared.options.queues.iter().map(|(q, w)| format!("{q}:{w}")).collect();
-    tracing::info!(worker = %id, slots = shared.options.slots, queues = queues.join(","), "worker started");
+    tracing::info!(worker = %id, slots, queues = queues.join(","), "worker started");
 
     let stop_side = tokio_util::sync::CancellationToken::new();
     let side = [

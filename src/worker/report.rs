@@ -36,6 +36,7 @@ async fn report(shared: &Shared, started_at: Timestamp) {
         .running
         .lock()
         .iter()
+        .filter(|(_, r)| !r.waits)
         .map(|(id, r)| ActiveJob {
             job_id: *id,
             kind: r.kind.clone(),

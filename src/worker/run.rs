@@ -1,21 +1,23 @@
-//! One run of one job: its handler under a time-out, deaf neither to a cancel nor to its own panic.
+//! One run of one job: its slot, then its handler under a time-out, deaf neither to a cancel nor to its own panic.
 
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
 
 use super::{
     STOP_GRACE, Shared, StopReason,
     finish::Ended,
     meter::Handles,
+    pace,
     running::{Run, Stop},
 };
 use crate::{
+    base::clock::Timestamp,
     events::Event,
     jobs::{
         announce,
@@ -26,8 +28,8 @@ use crate::{
     },
 };
 
-/// Starts a claimed job; its end goes to `ended`.
-pub(super) fn start(shared: &Arc<Shared>, job: Job, handles: Arc<Handles>, ended: UnboundedSender<Ended>) {
+/// Starts a claimed job as soon as there is a slot for it; its end goes to `ended`. It was queued at `queued_at`.
+pub(super) fn start(shared: &Arc<Shared>, job: Job, queued_at: Timestamp, ended: UnboundedSender<Ended>) {
     let stop = Stop::default();
     let context = JobContext::new(&job, shared.id, stop.token());
     let run = Run {
@@ -37,28 +39,67 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, handles: Arc<Handles>, ended
         started_at: job.started_at.unwrap_or_else(|| shared.deps.clock.now()),
         context: context.clone(),
         stop: stop.clone(),
+        waits: true,
     };
     let before = shared.running.lock().insert(job.id, run);
     if let Some(before) = before {
         // This worker lost the job and won it again before its renewal told it: the table no longer knows the old run.
         before.stop.because(StopReason::LeaseLost);
     }
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let slot = slot(&shared, &stop).await;
+        let mut handles = None;
+        let end = if slot.is_some() {
+            handles = Some(begin(&shared, &job, queued_at));
+            let begun = Instant::now();
+            let end = supervise(&shared, &job, &context, &stop).await;
+            shared.pace.ran(begun.elapsed(), job.spec.payload.get().len());
+            shared.ran.fetch_add(1, Ordering::AcqRel);
+            crate::base::failpoint::hit("worker.after_run");
+            end
+        } else {
+            end_of(None, stop.reason(), 0)
+        };
+        let end = end.map(|end| judge(&job, end, shared.deps.clock.now()));
+        let event = end.as_ref().and_then(|(verdict, attempt)| told(&shared, &job, verdict, attempt));
+        // The slot is free now: the next job's claim may share a commit with this one's end.
+        drop(slot);
+        shared.taken.fetch_sub(1, Ordering::AcqRel);
+        shared.freed.notify_one();
+        // A closed channel means that the worker is gone, and with it whoever could write this.
+        drop(ended.send(Ended { job, end, event, context, handles }));
+    });
+}
+
+/// Waits for a slot; none if the job is not to be run here.
+async fn slot(shared: &Shared, stop: &Stop) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() {
+        return Some(slot);
+    }
+    let stopped = stop.token();
+    tokio::select! {
+        biased;
+        () = stopped.cancelled() => None,
+        // Nobody closes it.
+        slot = Arc::clone(&shared.slots).acquire_owned() => slot.ok(),
+        () = tokio::time::sleep(pace::HOLD) => {
+            shared.pace.held();
+            None
+        }
+    }
+}
+
+/// Notes that a job's handler runs from now on.
+fn begin(shared: &Shared, job: &Job, queued_at: Timestamp) -> Arc<Handles> {
+    if let Some(run) = shared.running.lock().get_mut(&job.id).filter(|run| run.fence == job.fence) {
+        run.waits = false;
+    }
     tracing::info!(
         job = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt(), run = job.fence,
         request_id = job.spec.correlation_id.as_deref().unwrap_or("-"), "job started"
     );
-    let shared = Arc::clone(shared);
-    tokio::spawn(async move {
-        let end = supervise(&shared, &job, &context, &stop).await;
-        crate::base::failpoint::hit("worker.after_run");
-        let end = end.map(|end| judge(&job, end, shared.deps.clock.now()));
-        let event = end.as_ref().and_then(|(verdict, attempt)| told(&shared, &job, verdict, attempt));
-        // The slot is free now: the next job's claim may share a commit with this one's end.
-        shared.slots_in_use.fetch_sub(1, Ordering::AcqRel);
-        shared.slot_freed.notify_one();
-        // A closed channel means that the worker is gone, and with it whoever could write this.
-        drop(ended.send(Ended { job, end, event, context, handles }));
-    });
+    shared.meter.started(job, queued_at)
 }
 
 /// What is told of this end, if somebody listens to such.
@@ -133,7 +174,7 @@ fn end_of(outcome: Option<Caught>, reason: Option<StopReason>, max_result: usize
         (_, Some(Ok(Outcome::Cancel))) => RunEnd::Cancelled,
         (_, Some(Ok(Outcome::Done(result)))) => RunEnd::Done(result),
         (_, Some(Err(panic))) => RunEnd::Panicked(panic_message(panic.as_ref())),
-        // Dropped without a reason cannot happen; calling it a release spends nothing.
+        // No slot came free for it.
         (_, None) => RunEnd::Released,
     })
 }

@@ -36,6 +36,8 @@ pub(crate) struct Run {
     pub(crate) started_at: Timestamp,
     pub(crate) context: JobContext,
     pub(crate) stop: Stop,
+    /// Claimed, and its handler waits for a slot.
+    pub(crate) waits: bool,
 }
 
 /// Ends a run early, once.

@@ -234,12 +234,12 @@ fn lost(which: &Void, job: &Job, now: Timestamp, crash_limit: u32) -> Result<Opt
     if job.state != State::Running || !void {
         return Ok(None);
     }
-    let Loss { state, crashes, error, attempt } = lose(job, now, crash_limit);
-    let mut set = doc! { "state": state as i32, "at": date(now), "crashes": count(crashes)? };
+    let Loss { state, at, crashes, error, attempt } = lose(job, now, crash_limit);
+    let mut set = doc! { "state": state as i32, "at": date(at), "crashes": count(crashes)? };
     if let Some(e) = error {
         set.insert("error", to_json("error", &e)?);
     }
     let change = doc! { "$set": set, "$unset": { "lease": "" }, "$push": recorded(&attempt)? };
-    let waiting = Waiting { id: job.id, queue: job.queue.clone(), priority: job.priority, since: now };
+    let waiting = Waiting { id: job.id, queue: job.queue.clone(), priority: job.priority, since: at };
     Ok(Some((change, Moved { job: waiting, state })))
 }

@@ -83,7 +83,7 @@ pub(super) fn void(
 }
 
 fn take(w: &mut Writing<'_>, job: Job, now: Timestamp, crash_limit: u32, listened: &Listened) -> Result<Moved, Fault> {
-    let Loss { state, crashes, error, attempt } = lose(&job, now, crash_limit);
+    let Loss { state, at, crashes, error, attempt } = lose(&job, now, crash_limit);
     if listened.wants(&job, state) {
         super::jobs::insert(w, &event_rows([&announce::end_of(&job, state, error.as_ref(), now)])?, None)?;
     }
@@ -95,9 +95,9 @@ fn take(w: &mut Writing<'_>, job: Job, now: Timestamp, crash_limit: u32, listene
         .prepare_cached(
             "UPDATE jobs SET state = ?2, at = ?3, crashes = ?4, attempts = ?5, error = coalesce(?6, error) WHERE id = ?1",
         )?
-        .execute(params![job.id.0.as_bytes(), state as i64, now.as_millis(), crashes, history, error])?;
+        .execute(params![job.id.0.as_bytes(), state as i64, at.as_millis(), crashes, history, error])?;
     w.moved(&job.queue, Some(State::Running), Some(state));
-    let job = Waiting { id: job.id, queue: job.queue, priority: job.priority, since: now };
+    let job = Waiting { id: job.id, queue: job.queue, priority: job.priority, since: at };
     Ok(Moved { job, state })
 }
 

@@ -12,7 +12,7 @@ use app::{
     },
     jobs::{
         model::{ATTEMPTS_KEPT, Attempt, AttemptOutcome, Job, JobError},
-        state::{State, Verdict},
+        state::{State, Verdict, apart},
         store::{Again, Cancelled, Finish, Finished, JobEdit, Moved, QueueCounts, RanAgain, Waiting},
     },
 };
@@ -167,6 +167,9 @@ impl Model {
                 let message = format!("{} workers died or went silent while they ran this job", job.crashes);
                 job.error = Some(JobError::new("crash_limit", message));
                 State::Failed
+            } else if job.crashes > 1 {
+                job.at = apart(job.id, now);
+                State::Scheduled
             } else {
                 State::Queued
             };
@@ -177,10 +180,10 @@ impl Model {
                 finished_at: now,
                 outcome: AttemptOutcome::Lost,
                 error: Some(JobError::new("lease_lost", "the worker died or went silent")),
-                retry_at: (job.state == State::Queued).then_some(now),
+                retry_at: (!job.state.is_final()).then_some(job.at),
             };
             remember(job, run);
-            assert_eq!(*m, Moved { job: waiting(job, now), state: job.state });
+            assert_eq!(*m, Moved { job: waiting(job, job.at), state: job.state });
         }
     }
 

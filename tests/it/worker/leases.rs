@@ -83,8 +83,9 @@ async fn a_job_that_takes_its_workers_with_it_is_poison() {
     for crash in 1..=3 {
         t.runs(id, crash).await;
         let moved = take(&t).await;
-        let expected = if crash == 3 { State::Failed } else { State::Queued };
+        let expected = [State::Queued, State::Scheduled, State::Failed][crash as usize - 1];
         assert_eq!(moved.iter().map(|m| m.state).collect::<Vec<_>>(), [expected]);
+        t.app.stores.jobs.due(t.get(id).await.at, 1).await.unwrap();
         wake(&t, id).await;
     }
     let job = t.get(id).await;

@@ -7,7 +7,7 @@ use app::{
     base::id::{JobId, WorkerId},
     jobs::{
         model::{AttemptOutcome, Job, Progress},
-        state::{State, Verdict},
+        state::{State, Verdict, apart},
         store::{Cancelled, Claim, Moved, Renewal, Void, Waiting},
     },
 };
@@ -90,15 +90,45 @@ pub(crate) async fn the_last_crash_makes_a_dead_letter(f: &mut Fixture) {
     for crash in 1..=CRASH_LIMIT {
         f.win(id).await;
         f.pass(LEASE.as_secs());
-        let expected = if crash == CRASH_LIMIT { State::Failed } else { State::Queued };
+        let expected = match crash {
+            1 => State::Queued,
+            CRASH_LIMIT => State::Failed,
+            _ => State::Scheduled,
+        };
         assert_eq!(expire(f).await.iter().map(|m| (m.job.id, m.state)).collect::<Vec<_>>(), [(id, expected)]);
-        assert_eq!(f.get(id).await.crashes, crash);
+        let job = f.get(id).await;
+        assert_eq!(job.crashes, crash);
+        f.jobs().due(job.at, 1).await.unwrap();
     }
     let job = f.get(id).await;
     assert_eq!((job.state, job.at, job.failures), (State::Failed, f.now(), 0));
     assert_eq!(job.error.map(|e| e.code).as_deref(), Some("crash_limit"));
     assert_eq!(job.attempts.len(), 3);
     assert!(matches!(f.claim(id).await, Claim::Gone));
+}
+
+pub(crate) async fn jobs_that_crash_together_again_run_apart(f: &mut Fixture) {
+    let ids = [f.queued().await, f.queued().await, f.queued().await];
+    for crash in 1..=2 {
+        for id in ids {
+            f.win(id).await;
+        }
+        f.pass(LEASE.as_secs());
+        assert_eq!(expire(f).await.len(), ids.len(), "{crash}");
+    }
+    let mut times = ids.map(|id| (apart(id, f.now()), id));
+    for (at, id) in times {
+        let job = f.get(id).await;
+        assert_eq!((job.state, job.at), (State::Scheduled, at));
+        assert_eq!(job.attempts.last().and_then(|a| a.retry_at), Some(at));
+    }
+    times.sort_unstable();
+    let mut due = BTreeSet::new();
+    for (at, id) in times {
+        due.extend(f.jobs().due(at, 10).await.unwrap().into_iter().map(|w| w.id));
+        assert!(due.contains(&id), "{due:?}");
+        f.win(id).await;
+    }
 }
 
 pub(crate) async fn a_requested_cancel_wins_over_a_crash(f: &mut Fixture) {

@@ -74,6 +74,7 @@ macro_rules! conformance_jobs {
                 expired_only_and_exactly_at_its_time,
                 a_void_lease_queues_the_job_with_a_crash,
                 the_last_crash_makes_a_dead_letter,
+                jobs_that_crash_together_again_run_apart,
                 a_requested_cancel_wins_over_a_crash,
                 the_alive_are_spared,
                 no_more_than_the_limit_until_none_is_left,

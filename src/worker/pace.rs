@@ -1,0 +1,133 @@
+//! How far claims run ahead of free slots.
+//!
+//! A claim takes a store some milliseconds. Handlers that are done in less would leave their slots empty for most of that time, and
+//! a store serves one claim of hundreds at a fraction of the price of many claims of a few. So a worker whose handlers are quick claims
+//! more jobs than it has free slots: as many as its slots can start within [`WAIT`]. The rest wait their turn inside the worker. Where
+//! the guess was wrong, because a long job came after many short ones, a job goes back to its queue after [`HOLD`]: nobody
+//! hoards what another worker could start.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// How long a job may be expected to wait for a slot after it was claimed.
+const WAIT: Duration = Duration::from_millis(5);
+
+/// How long a job really waits for a slot before it is given back.
+pub(super) const HOLD: Duration = Duration::from_millis(200);
+
+/// Most jobs claimed beyond the slots. Of 64, 128, 256 and 512, each was faster than the one before; a worker that dies
+/// leaves this many to the lease.
+const MOST: u64 = 256;
+
+/// Most payload that may wait for a slot, in bytes: memory that a worker needs for nothing but being quick.
+const PAYLOAD: u64 = 4 << 20;
+
+/// What the worker's runs were like of late.
+pub(crate) struct Pace {
+    /// How long handlers took, in nanoseconds.
+    time: Lately,
+    /// How large payloads were, in bytes.
+    payload: Lately,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        // Before the first run has ended nobody knows how long one takes.
+        Self { time: Lately(AtomicU64::new(u64::MAX)), payload: Lately(AtomicU64::new(0)) }
+    }
+}
+
+impl Pace {
+    /// Notes how long a run took and how large its payload was.
+    pub(super) fn ran(&self, time: Duration, payload: usize) {
+        self.time.note(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.payload.note(payload as u64);
+    }
+
+    /// Notes that no slot came free for a job within [`HOLD`].
+    pub(super) fn held(&self) {
+        self.time.note(u64::try_from(HOLD.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// How many jobs `slots` slots can start within [`WAIT`], beyond those that they run.
+    pub(super) fn ahead(&self, slots: usize) -> usize {
+        let wait = u64::try_from(WAIT.as_nanos()).unwrap_or(u64::MAX);
+        let by_time = wait.saturating_mul(slots as u64) / self.time.get().max(1);
+        let by_payload = PAYLOAD / self.payload.get().max(1);
+        usize::try_from(by_time.min(by_payload).min(MOST)).unwrap_or(0)
+    }
+}
+
+/// The largest value of late, nearly: a larger one counts at once, a smaller one brings it down by a sixteenth of the difference. One long
+/// run in hundreds is enough to keep a worker from claiming ahead.
+struct Lately(AtomicU64);
+
+impl Lately {
+    fn note(&self, value: u64) {
+        let next = match self.get() {
+            u64::MAX => value,
+            now if value >= now => value,
+            now => now - (now - value) / 16,
+        };
+        // Of two notes at once one may be forgotten: more will come.
+        self.0.store(next, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_micros(20);
+
+    #[test]
+    fn nobody_claims_ahead_before_a_run_has_ended() {
+        assert_eq!(Pace::default().ahead(64), 0);
+    }
+
+    #[test]
+    fn the_shorter_the_runs_the_further_ahead() {
+        for (took, slots, ahead) in [
+            (SHORT, 4, 256),
+            (Duration::ZERO, 1, 256),
+            (Duration::from_millis(1), 4, 20),
+            (Duration::from_millis(5), 4, 4),
+            (Duration::from_millis(50), 4, 0),
+            (Duration::from_millis(50), 64, 6),
+            (Duration::from_secs(6), 64, 0),
+        ] {
+            let pace = Pace::default();
+            pace.ran(took, 10);
+            assert_eq!(pace.ahead(slots), ahead, "{took:?} with {slots} slots");
+        }
+    }
+
+    #[test]
+    fn what_waits_fits_in_memory() {
+        let pace = Pace::default();
+        pace.ran(SHORT, 256 << 10);
+        assert_eq!(pace.ahead(64), 16);
+        pace.ran(SHORT, 100 << 20);
+        assert_eq!(pace.ahead(64), 0);
+    }
+
+    #[test]
+    fn a_long_run_counts_at_once_and_is_forgotten_by_and_by() {
+        let pace = Pace::default();
+        pace.ran(SHORT, 10);
+        pace.held();
+        assert_eq!(pace.ahead(4), 0);
+        pace.ran(Duration::from_secs(1), 10);
+        let runs = (1..).find(|_| {
+            pace.ran(SHORT, 10);
+            pace.ahead(4) == 256
+        });
+        assert!(runs.is_some_and(|runs| (100..300).contains(&runs)), "{runs:?}");
+    }
+}
