@@ -14,8 +14,9 @@ use std::{
 /// How long a job may be expected to wait for a slot after it was claimed.
 const WAIT: Duration = Duration::from_millis(5);
 
-/// How long a job really waits for a slot before it is given back.
-pub(super) const HOLD: Duration = Duration::from_millis(200);
+/// How long a job really waits for a slot before it is given back. With the 100 ms that its wake-up may lie between the broker and
+/// the worker, nobody holds it for longer than a quarter of a second.
+pub(super) const HOLD: Duration = Duration::from_millis(150);
 
 /// Most jobs claimed beyond the slots. Of 64, 128, 256 and 512, each was faster than the one before; a worker that dies
 /// leaves this many to the lease.
