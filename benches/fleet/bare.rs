@@ -8,7 +8,7 @@ use mongodb::{
     options::{ClientOptions, DatabaseOptions, WriteConcern},
 };
 
-use crate::{JOBS, Place, SLOTS, report::Report};
+use crate::{JOBS, Place, report::Report};
 
 /// Makes a lone server a replica set of one; waits until it takes writes.
 pub(crate) async fn initiate(server: &str) {
@@ -39,7 +39,10 @@ fn job(id: bson::Uuid) -> Document {
     }
 }
 
-/// Inserts in batches of 1000, then claims and finishes in batches of the slots, eight batches at a time, as a worker does:
+/// As many as a worker claims ahead at most.
+const BATCH: usize = 256;
+
+/// Inserts in batches of 1000, then claims and finishes in batches of [`BATCH`], eight batches at a time, as a worker does:
 /// the same documents in the same batches, and the same without leases, each claim being an update.
 pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
     let client = Client::with_uri_str(&place.store).await.unwrap();
@@ -68,7 +71,7 @@ pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
         for part in ids.chunks(JOBS / 8) {
             let (db, part) = (db.clone(), part.to_vec());
             tasks.spawn(async move {
-                for ids in part.chunks(SLOTS) {
+                for ids in part.chunks(BATCH) {
                     claim_and_finish(&db, ids, by_lease).await;
                 }
             });
@@ -77,7 +80,7 @@ pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
             done.unwrap();
         }
         let way = if by_lease { "lease" } else { "update" };
-        let name = format!("bare mongodb: claim by {way} + finish, batches of 64 (jobs/s)");
+        let name = format!("bare mongodb: claim by {way} + finish, batches of {BATCH} (jobs/s)");
         report.add(&name, JOBS as f64 / start.elapsed().as_secs_f64());
         assert_eq!(jobs.count_documents(doc! { "state": 3, "fence": 1_i64 }).await.unwrap(), JOBS as u64);
         db.drop().await.unwrap();
@@ -124,7 +127,8 @@ async fn claim_and_finish(db: &mongodb::Database, ids: &[bson::Uuid], by_lease: 
         let concern = doc! { "w": "majority", "j": true };
         db.run_command(doc! { "update": "jobs", "updates": [claim], "writeConcern": concern }).await.unwrap();
     }
-    let mut found = db.collection::<Document>("jobs").find(doc! { "_id": { "$in": ids } }).await.unwrap();
+    let mut found =
+        db.collection::<Document>("jobs").find(doc! { "_id": { "$in": ids } }).batch_size(BATCH as u32).await.unwrap();
     let mut n = 0;
     while found.advance().await.unwrap() {
         n += 1;

@@ -10,7 +10,7 @@ const AIMS: &[(&str, Option<&str>, &str)] = &[
     ("rabbitmq + mongodb: bulk submit", Some("bare rabbitmq: publish + confirm, pipelined (/s)"), ">= 30,000"),
     (
         "redis + mongodb: drain",
-        Some("bare mongodb: claim by lease + finish, batches of 64 (jobs/s)"),
+        Some("bare mongodb: claim by lease + finish, batches of 256 (jobs/s)"),
         ">= 8,000 and >= 60 %",
     ),
     ("rabbitmq + mongodb: drain", Some("bare rabbitmq: consume + ack (/s)"), ">= 5,000 and >= 60 %"),

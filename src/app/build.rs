@@ -204,6 +204,7 @@ impl App {
             renew_every: c.jobs.renew_every,
             heartbeat: c.worker.heartbeat,
             max_result: c.jobs.max_result,
+            claim_ahead: c.jobs.crash_limit > 1,
         };
         (deps, options)
     }

@@ -63,7 +63,7 @@ pub struct Delivery {
 /// How many deliveries a consumer can take now, and from where.
 #[derive(Clone, Debug)]
 pub struct Want {
-    /// At most this many in all; a free slot each.
+    /// At most this many in all.
     pub max: usize,
     /// Up to so many from each queue, in this order; what is then still free is filled from any of these queues in
     /// this order. A queue that is not named is not touched.

@@ -217,7 +217,7 @@ pub enum AttemptOutcome {
     Snoozed,
     /// It was asked to stop and did, or the handler cancelled the job.
     Cancelled,
-    /// The worker shut down and gave the job back.
+    /// The worker gave the job back: it shut down, or no slot came free.
     Released,
     /// The worker died or went silent: its lease ran out.
     Lost,

@@ -161,7 +161,7 @@ pub enum RunEnd {
     TimedOut,
     /// It panicked, with this message.
     Panicked(String),
-    /// The worker stops and gives it back.
+    /// The worker gives it back: it stops, or no slot came free.
     Released,
 }
 

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{ABORT_GRACE, Shared, StopReason, finish::Ended, report::read_paused, run as job_run, slots::Slots};
+use super::{ABORT_GRACE, Shared, StopReason, finish::Ended, pace, report::read_paused, run as job_run, slots::Slots};
 use crate::{
     base::{backoff::Backoff, failpoint, shutdown::Shutdown, store::StoreError},
     broker::{BrokerError, Consumer, Delivery, Want},
@@ -54,12 +54,12 @@ pub(super) async fn run(
     mut settled: UnboundedReceiver<usize>,
     shutdown: &Shutdown,
 ) -> usize {
-    let slots = Slots::new(&shared.options.queues, shared.options.strict, shared.options.slots);
+    let slots = Slots::new(&shared.options.queues, shared.options.strict, shared.options.slots + pace::MOST as usize);
     let claiming = FuturesUnordered::new();
     let mut d = Dispatch { shared, ended, slots, claiming, unsettled: 0, generation: 0, failures: 0 };
     let mut consumer: Option<Box<dyn Consumer>> = None;
     let mut retry_at = Instant::now();
-    while !shutdown.drain.is_cancelled() && d.left() > 0 {
+    while !shutdown.drain.is_cancelled() && d.lasts() {
         let waiting = Instant::now() < retry_at;
         if consumer.is_none() && !waiting {
             match shared.deps.broker.consumer().await {
@@ -155,7 +155,13 @@ async fn drain(mut d: Dispatch<'_>, mut settled: UnboundedReceiver<usize>, shutd
 }
 
 impl Dispatch<'_> {
-    /// How many jobs may still be started.
+    /// Whether more is to be run.
+    fn lasts(&self) -> bool {
+        let max = self.shared.options.max_jobs;
+        max == 0 || self.shared.ran.load(Ordering::Acquire) < max
+    }
+
+    /// How many jobs may still be taken.
     fn left(&self) -> u64 {
         match self.shared.options.max_jobs {
             0 => u64::MAX,
@@ -224,6 +230,10 @@ impl Dispatch<'_> {
             match claim {
                 Claim::Won { job, queued_at } => {
                     self.unsettled += 1;
+                    self.shared.pace.size(job.spec.payload.get().len());
+                    if job.crashes > 0 {
+                        self.shared.pace.hold_back(self.shared.options.slots);
+                    }
                     job_run::start(self.shared, *job, queued_at, self.ended.clone());
                     claimed += 1;
                     done.push(delivery.tag);

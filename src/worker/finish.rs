@@ -35,7 +35,13 @@ pub(super) struct Ended {
     pub(super) event: Option<Event>,
     pub(super) context: JobContext,
     /// None if its handler never began.
-    pub(super) handles: Option<Arc<Handles>>,
+    pub(super) ran: Option<Ran>,
+}
+
+/// What is counted of a handler that ran.
+pub(super) struct Ran {
+    pub(super) handles: Arc<Handles>,
+    pub(super) took: Duration,
 }
 
 /// Writes under way at once. More than one, so that what ends during a write need not wait for its answer: stores
@@ -156,15 +162,16 @@ async fn write(shared: &Shared, finishes: Vec<Finish>) -> Vec<Finished> {
 fn settle(shared: &Shared, e: &Ended, written: Option<Finished>) -> bool {
     let job = &e.job;
     let (Some((verdict, attempt)), Some(Finished::Now(state))) = (&e.end, written) else {
-        shared.meter.lost(e.handles.is_some());
+        shared.meter.lost();
         tracing::warn!(job = %job.id, kind = %job.kind, run = job.fence, code = "lease_lost", "job was taken from this worker, its outcome is not written");
         return false;
     };
-    let ran = attempt.finished_at.since(attempt.started_at);
-    if let Some(handles) = &e.handles {
-        shared.meter.ended(handles, verdict, attempt.outcome, ran.as_secs_f64());
+    // Not since the claim: it may have waited for its slot.
+    let took = e.ran.as_ref().map(|ran| ran.took).unwrap_or_default();
+    if let Some(ran) = &e.ran {
+        shared.meter.ended(&ran.handles, verdict, attempt.outcome, took.as_secs_f64());
     }
-    let ms = ran.as_millis() as u64;
+    let ms = took.as_millis() as u64;
     let error = attempt.error.as_ref().map(|e| e.message.as_str());
     let request_id = job.spec.correlation_id.as_deref().unwrap_or("-");
     match (state, attempt.retry_at) {

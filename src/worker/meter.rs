@@ -1,4 +1,4 @@
-//! Counts what a worker does: for `/metrics`, for its report, and for `--max-jobs`.
+//! Counts what a worker does: for `/metrics`, for its report, and how long it took.
 
 use std::{
     collections::HashMap,
@@ -50,7 +50,7 @@ pub(crate) struct Handles {
 impl State {
     fn roll(&mut self, now: Timestamp) {
         let minute = now.as_millis() / 60_000;
-        // A claim bears the time at which it was asked for; in the first moments of a minute that is still the one before.
+        // The time is read before the table is locked; in the first moments of a minute it may still be the one before.
         if minute > self.minute {
             let full = std::mem::take(&mut self.this_minute);
             self.last_minute = if minute == self.minute + 1 { full } else { HashMap::new() };
@@ -89,9 +89,13 @@ impl Meter {
         handles
     }
 
-    /// Notes an end.
-    pub(crate) fn ended(&self, h: &Handles, verdict: &Verdict, outcome: AttemptOutcome, seconds: f64) {
+    /// Notes that a handler has ended.
+    pub(crate) fn left(&self) {
         self.busy.decrement(1);
+    }
+
+    /// Notes that an end was written.
+    pub(crate) fn ended(&self, h: &Handles, verdict: &Verdict, outcome: AttemptOutcome, seconds: f64) {
         h.duration.record(seconds);
         if outcome == AttemptOutcome::Succeeded {
             h.succeeded.increment(1);
@@ -113,11 +117,8 @@ impl Meter {
         });
     }
 
-    /// Notes a job that was taken away, and whether its handler had begun.
-    pub(crate) fn lost(&self, begun: bool) {
-        if begun {
-            self.busy.decrement(1);
-        }
+    /// Notes a job that was taken away.
+    pub(crate) fn lost(&self) {
         self.lost.increment(1);
     }
 

@@ -1,4 +1,4 @@
-//! The worker role: takes deliveries for free slots, claims the jobs, runs their handlers, writes how they ended.
+//! The worker role: takes deliveries for its slots, claims the jobs, runs their handlers, writes how they ended.
 //!
 //! ```text
 //!  broker ─▶ dispatch ──claim, acknowledge──▶ run (a task per job) ──▶ finish
@@ -33,6 +33,7 @@ mod report;
 mod run;
 mod running;
 mod slots;
+mod turns;
 
 use running::{Running, StopReason};
 
@@ -74,6 +75,9 @@ pub struct Options {
     pub heartbeat: Duration,
     /// Largest result in bytes.
     pub max_result: usize,
+    /// Whether claims may run ahead of free slots. Not where the first crash makes a dead letter: a job that was claimed ahead when
+    /// its worker died never ran.
+    pub claim_ahead: bool,
 }
 
 /// How long a handler that was told to stop may take before its future is dropped.
@@ -91,8 +95,8 @@ pub(crate) struct Shared {
     pub(crate) paused: std::sync::Mutex<std::collections::HashSet<QueueName>>,
     pub(crate) paused_changed: tokio::sync::Notify,
     pub(crate) reading_paused: tokio::sync::Mutex<()>,
-    /// One permit for each slot; a handler runs with one.
-    pub(crate) slots: Arc<tokio::sync::Semaphore>,
+    /// The slots; a handler runs with one.
+    pub(crate) turns: turns::Turns,
     /// How far claims run ahead of them.
     pub(crate) pace: pace::Pace,
     /// Handlers running, jobs waiting for a slot and jobs being claimed.
@@ -107,7 +111,8 @@ pub(crate) struct Shared {
 impl Shared {
     /// How many jobs the worker may have taken at once.
     fn room(&self) -> usize {
-        self.options.slots + self.pace.ahead(self.options.slots)
+        let ahead = if self.options.claim_ahead { self.pace.ahead(self.options.slots) } else { 0 };
+        self.options.slots + ahead
     }
 
     /// How many jobs are worth a call to the store while another is under way: a call for a few costs a store nearly as much as one
@@ -132,7 +137,7 @@ pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
         paused: std::sync::Mutex::default(),
         paused_changed: tokio::sync::Notify::new(),
         reading_paused: tokio::sync::Mutex::new(()),
-        slots: Arc::new(tokio::sync::Semaphore::new(slots)),
+        turns: turns::Turns::new(slots),
         pace: pace::Pace::default(),
         taken: std::sync::atomic::AtomicUsize::new(0),
         ran: std::sync::atomic::AtomicU64::new(0),

@@ -20,45 +20,54 @@ pub(super) const HOLD: Duration = Duration::from_millis(150);
 
 /// Most jobs claimed beyond the slots. Of 64, 128, 256 and 512, each was faster than the one before; a worker that dies
 /// leaves this many to the lease.
-const MOST: u64 = 256;
+pub(super) const MOST: u64 = 256;
 
-/// Most payload that may wait for a slot, in bytes: memory that a worker needs for nothing but being quick.
-const PAYLOAD: u64 = 4 << 20;
+/// Most payload that may wait for a slot, and most results for being written, in bytes: memory that a worker needs for nothing but
+/// being quick. By the largest of late, so the first large ones after many small ones may take more.
+const MEMORY: u64 = 4 << 20;
 
 /// What the worker's runs were like of late.
 pub(crate) struct Pace {
     /// How long handlers took, in nanoseconds.
     time: Lately,
-    /// How large payloads were, in bytes.
-    payload: Lately,
+    /// How large payloads and results were, in bytes.
+    size: Lately,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         // Before the first run has ended nobody knows how long one takes.
-        Self { time: Lately(AtomicU64::new(u64::MAX)), payload: Lately(AtomicU64::new(0)) }
+        Self { time: Lately(AtomicU64::new(u64::MAX)), size: Lately(AtomicU64::new(0)) }
     }
 }
 
 impl Pace {
-    /// Notes how long a run took and how large its payload was.
-    pub(super) fn ran(&self, time: Duration, payload: usize) {
-        self.time.note(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        self.payload.note(payload as u64);
+    /// Notes the size of a payload or a result.
+    pub(super) fn size(&self, bytes: usize) {
+        self.size.note(bytes as u64);
     }
 
-    /// Notes that no slot came free for a job within [`HOLD`].
-    pub(super) fn held(&self) {
-        self.time.note(u64::try_from(HOLD.as_nanos()).unwrap_or(u64::MAX));
+    /// Notes how long a run took.
+    pub(super) fn ran(&self, time: Duration) {
+        self.time.note(nanos(time));
+    }
+
+    /// Claims no more ahead until many quick runs have ended: no slot came free for a job within [`HOLD`], or one may be what
+    /// killed its worker, and others that are claimed with it would share its fate.
+    pub(super) fn hold_back(&self, slots: usize) {
+        self.time.raise(nanos(WAIT).saturating_mul(slots as u64).saturating_add(1));
     }
 
     /// How many jobs `slots` slots can start within [`WAIT`], beyond those that they run.
     pub(super) fn ahead(&self, slots: usize) -> usize {
-        let wait = u64::try_from(WAIT.as_nanos()).unwrap_or(u64::MAX);
-        let by_time = wait.saturating_mul(slots as u64) / self.time.get().max(1);
-        let by_payload = PAYLOAD / self.payload.get().max(1);
-        usize::try_from(by_time.min(by_payload).min(MOST)).unwrap_or(0)
+        let by_time = nanos(WAIT).saturating_mul(slots as u64) / self.time.get().max(1);
+        let by_memory = MEMORY / self.size.get().max(1);
+        usize::try_from(by_time.min(by_memory).min(MOST)).unwrap_or(0)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The largest value of late, nearly: a larger one counts at once, a smaller one brings it down by a sixteenth of the difference. One long
@@ -74,6 +83,12 @@ impl Lately {
         };
         // Of two notes at once one may be forgotten: more will come.
         self.0.store(next, Ordering::Relaxed);
+    }
+
+    fn raise(&self, value: u64) {
+        if self.get() != u64::MAX {
+            self.0.fetch_max(value, Ordering::Relaxed);
+        }
     }
 
     fn get(&self) -> u64 {
@@ -104,7 +119,7 @@ mod tests {
             (Duration::from_secs(6), 64, 0),
         ] {
             let pace = Pace::default();
-            pace.ran(took, 10);
+            pace.ran(took);
             assert_eq!(pace.ahead(slots), ahead, "{took:?} with {slots} slots");
         }
     }
@@ -112,23 +127,43 @@ mod tests {
     #[test]
     fn what_waits_fits_in_memory() {
         let pace = Pace::default();
-        pace.ran(SHORT, 256 << 10);
+        pace.ran(SHORT);
+        pace.size(256 << 10);
         assert_eq!(pace.ahead(64), 16);
-        pace.ran(SHORT, 100 << 20);
+        pace.size(100 << 20);
         assert_eq!(pace.ahead(64), 0);
     }
 
     #[test]
     fn a_long_run_counts_at_once_and_is_forgotten_by_and_by() {
         let pace = Pace::default();
-        pace.ran(SHORT, 10);
-        pace.held();
+        pace.ran(SHORT);
+        pace.ran(Duration::from_secs(1));
         assert_eq!(pace.ahead(4), 0);
-        pace.ran(Duration::from_secs(1), 10);
         let runs = (1..).find(|_| {
-            pace.ran(SHORT, 10);
+            pace.ran(SHORT);
             pace.ahead(4) == 256
         });
         assert!(runs.is_some_and(|runs| (100..300).contains(&runs)), "{runs:?}");
+    }
+
+    #[test]
+    fn who_holds_back_claims_nothing_ahead_until_runs_end() {
+        for slots in [1, 4, 64, 10_000] {
+            for took in [SHORT, Duration::from_secs(6)] {
+                let pace = Pace::default();
+                pace.hold_back(slots);
+                assert_eq!(pace.ahead(slots), 0, "nothing is known yet");
+                pace.ran(took);
+                // However often it happens.
+                for _ in 0..300 {
+                    pace.hold_back(slots);
+                    assert_eq!(pace.ahead(slots), 0, "{slots} slots, {took:?}");
+                }
+                pace.ran(Duration::from_secs(100));
+                pace.hold_back(slots);
+                assert_eq!(pace.ahead(64), 0, "a longer run is not forgotten");
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, StopReason};
+use super::{Shared, StopReason, running::Phase};
 use crate::{
     base::{backoff::Backoff, clock::Timestamp},
     broker::Control,
@@ -36,7 +36,7 @@ async fn report(shared: &Shared, started_at: Timestamp) {
         .running
         .lock()
         .iter()
-        .filter(|(_, r)| !r.waits)
+        .filter(|(_, r)| r.phase == Phase::Runs)
         .map(|(id, r)| ActiveJob {
             job_id: *id,
             kind: r.kind.clone(),

@@ -1,20 +1,22 @@
 //! One run of one job: its slot, then its handler under a time-out, deaf neither to a cancel nor to its own panic.
 
 use std::{
+    cmp::Reverse,
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     STOP_GRACE, Shared, StopReason,
-    finish::Ended,
+    finish::{Ended, Ran},
     meter::Handles,
     pace,
-    running::{Run, Stop},
+    running::{Phase, Run, Stop},
+    turns::Turn,
 };
 use crate::{
     base::clock::Timestamp,
@@ -39,7 +41,7 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, queued_at: Timestamp, ended:
         started_at: job.started_at.unwrap_or_else(|| shared.deps.clock.now()),
         context: context.clone(),
         stop: stop.clone(),
-        waits: true,
+        phase: Phase::Waits,
     };
     let before = shared.running.lock().insert(job.id, run);
     if let Some(before) = before {
@@ -48,58 +50,77 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, queued_at: Timestamp, ended:
     }
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let slot = slot(&shared, &stop).await;
-        let mut handles = None;
-        let end = if slot.is_some() {
-            handles = Some(begin(&shared, &job, queued_at));
+        let turn = turn(&shared, &job, &stop).await;
+        let (mut end, mut ran) = (end_of(None, stop.reason(), 0), None);
+        if turn.is_some() {
+            let handles = begin(&shared, &job, queued_at);
             let begun = Instant::now();
-            let end = supervise(&shared, &job, &context, &stop).await;
-            shared.pace.ran(begun.elapsed(), job.spec.payload.get().len());
-            shared.ran.fetch_add(1, Ordering::AcqRel);
+            end = supervise(&shared, &job, &context, &stop).await;
             crate::base::failpoint::hit("worker.after_run");
-            end
-        } else {
-            end_of(None, stop.reason(), 0)
-        };
+            let took = begun.elapsed();
+            note(&shared, &job, took, end.as_ref());
+            ran = Some(Ran { handles, took });
+        }
         let end = end.map(|end| judge(&job, end, shared.deps.clock.now()));
         let event = end.as_ref().and_then(|(verdict, attempt)| told(&shared, &job, verdict, attempt));
         // The slot is free now: the next job's claim may share a commit with this one's end.
-        drop(slot);
+        drop(turn);
         shared.taken.fetch_sub(1, Ordering::AcqRel);
         shared.freed.notify_one();
         // A closed channel means that the worker is gone, and with it whoever could write this.
-        drop(ended.send(Ended { job, end, event, context, handles }));
+        drop(ended.send(Ended { job, end, event, context, ran }));
     });
 }
 
 /// Waits for a slot; none if the job is not to be run here.
-async fn slot(shared: &Shared, stop: &Stop) -> Option<OwnedSemaphorePermit> {
-    if let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() {
-        return Some(slot);
-    }
-    let stopped = stop.token();
-    tokio::select! {
-        biased;
-        () = stopped.cancelled() => None,
-        // Nobody closes it.
-        slot = Arc::clone(&shared.slots).acquire_owned() => slot.ok(),
-        () = tokio::time::sleep(pace::HOLD) => {
-            shared.pace.held();
-            None
+async fn turn(shared: &Shared, job: &Job, stop: &Stop) -> Option<Turn> {
+    let options = &shared.options;
+    let order = options.queues.iter().position(|(queue, _)| options.strict && *queue == job.queue);
+    let turn = match shared.turns.ask((Reverse(order.unwrap_or_default()), job.priority.get())) {
+        Ok(turn) => turn,
+        Err(place) => {
+            let since = Instant::now();
+            let stopped = stop.token();
+            let turn = tokio::select! {
+                biased;
+                () = stopped.cancelled() => return None,
+                turn = place => turn.ok(),
+                () = tokio::time::sleep(pace::HOLD) => None,
+            };
+            // A process that was suspended holds a job for longer than it knows.
+            match turn.filter(|_| since.elapsed() <= pace::HOLD) {
+                Some(turn) => turn,
+                None => {
+                    shared.pace.hold_back(options.slots);
+                    return None;
+                }
+            }
         }
-    }
+    };
+    // What was claimed before its queue was paused, and did not begin, does not begin any more.
+    let paused = shared.paused.lock().unwrap_or_else(PoisonError::into_inner).contains(&job.queue);
+    (!paused && stop.reason().is_none()).then_some(turn)
 }
 
 /// Notes that a job's handler runs from now on.
 fn begin(shared: &Shared, job: &Job, queued_at: Timestamp) -> Arc<Handles> {
-    if let Some(run) = shared.running.lock().get_mut(&job.id).filter(|run| run.fence == job.fence) {
-        run.waits = false;
-    }
+    shared.running.enters(job.id, job.fence, Phase::Runs);
     tracing::info!(
         job = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt(), run = job.fence,
         request_id = job.spec.correlation_id.as_deref().unwrap_or("-"), "job started"
     );
     shared.meter.started(job, queued_at)
+}
+
+/// Notes that it has ended.
+fn note(shared: &Shared, job: &Job, took: Duration, end: Option<&RunEnd>) {
+    shared.running.enters(job.id, job.fence, Phase::Ends);
+    shared.meter.left();
+    shared.pace.ran(took);
+    if let Some(RunEnd::Done(Some(result))) = end {
+        shared.pace.size(result.get().len());
+    }
+    shared.ran.fetch_add(1, Ordering::AcqRel);
 }
 
 /// What is told of this end, if somebody listens to such.

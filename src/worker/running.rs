@@ -36,8 +36,18 @@ pub(crate) struct Run {
     pub(crate) started_at: Timestamp,
     pub(crate) context: JobContext,
     pub(crate) stop: Stop,
-    /// Claimed, and its handler waits for a slot.
-    pub(crate) waits: bool,
+    pub(crate) phase: Phase,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Its job is claimed and waits for a slot.
+    Waits,
+    /// Its handler runs.
+    Runs,
+    /// Its end is being written.
+    Ends,
 }
 
 /// Ends a run early, once.
@@ -69,6 +79,13 @@ pub(crate) struct Running(Mutex<HashMap<JobId, Run>>);
 impl Running {
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Run>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how far a run is, unless the table knows a later one of its job.
+    pub(crate) fn enters(&self, job: JobId, fence: u64, phase: Phase) {
+        if let Some(run) = self.lock().get_mut(&job).filter(|run| run.fence == fence) {
+            run.phase = phase;
+        }
     }
 
     pub(crate) fn stop(&self, job: JobId, reason: StopReason) {

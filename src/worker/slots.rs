@@ -1,4 +1,4 @@
-//! Which queues the next free slots go to: by weight, or strictly in order.
+//! Which queues the next jobs are taken from: by weight, or strictly in order.
 //!
 //! Weighted sharing follows what was really taken (deficit round robin): each start costs its queue the sum of all
 //! weights and earns every queue its own weight, so that over time starts are in proportion to the weights, and a
@@ -8,8 +8,7 @@ use std::collections::HashSet;
 
 use crate::{base::id::QueueName, broker::Want};
 
-/// How many turns a queue can save up or owe, at least; as many as the worker has slots if these are more, because so
-/// many can be taken from one queue in one go.
+/// How many turns a queue can save up or owe, at least; as many as the worker can take from one queue in one go if these are more.
 const MEMORY: i64 = 8;
 
 /// The sharing of slots between a worker's queues.
@@ -26,8 +25,8 @@ struct Share {
 }
 
 impl Slots {
-    pub(super) fn new(queues: &[(QueueName, u32)], strict: bool, slots: usize) -> Self {
-        let memory = i64::try_from(slots).unwrap_or(i64::MAX / 1_000_000).max(MEMORY);
+    pub(super) fn new(queues: &[(QueueName, u32)], strict: bool, at_once: usize) -> Self {
+        let memory = i64::try_from(at_once).unwrap_or(i64::MAX / 1_000_000).max(MEMORY);
         let share =
             |(name, weight): &(QueueName, u32)| Share { name: name.clone(), weight: i64::from(*weight), credit: 0 };
         Self { queues: queues.iter().map(share).collect(), strict, memory }
@@ -99,10 +98,10 @@ mod tests {
 
     #[test]
     fn starts_are_in_proportion_to_the_weights() {
-        for free in [1, 2, 5, 64] {
-            let mut s = Slots::new(&[(q("a"), 1), (q("b"), 3)], false, 64);
+        for free in [1, 2, 5, 64, 260] {
+            let mut s = Slots::new(&[(q("a"), 1), (q("b"), 3)], false, 260);
             let counts = play(&mut s, 4000, free);
-            assert!((980..=1030).contains(&counts[0]), "free {free}: {counts:?}");
+            assert!((980..=1070).contains(&counts[0]), "free {free}: {counts:?}");
         }
     }
 

@@ -157,8 +157,9 @@ impl Ready {
     /// The documents of these jobs, by id.
     pub(super) async fn read(&self, of: impl IntoIterator<Item = JobId>) -> Result<HashMap<JobId, JobDoc>, Fault> {
         let ids: Vec<_> = ids(of);
-        // In one answer: the server would send the first hundred and wait to be asked for the rest.
-        let size = u32::try_from(ids.len()).unwrap_or(u32::MAX).max(1);
+        // In one answer: the server would send the first hundred and wait to be asked for the rest. One more than there can be, or it
+        // would not know that there are no more.
+        let size = u32::try_from(ids.len()).unwrap_or(u32::MAX).saturating_add(1);
         let mut cursor = self.jobs().find(doc! { "_id": { "$in": ids } }).batch_size(size).await?;
         let mut found = HashMap::new();
         while let Some(d) = cursor.try_next().await? {

@@ -18,6 +18,8 @@ use crate::base::id::QueueName;
 
 /// How long it is remembered that nothing was paused.
 const REMEMBERED: Duration = Duration::from_millis(200);
+/// As long, and as a worker keeps what it has claimed before it begins (150 ms).
+const ANSWERED: Duration = Duration::from_millis(400);
 
 /// When it was last asked and nothing was paused.
 #[derive(Clone, Default)]
@@ -59,7 +61,7 @@ impl Ready {
         queues.update_one(doc! { "_id": queue.as_str() }, set).upsert(true).await?;
         if paused {
             self.pauses.remember(None);
-            tokio::time::sleep(REMEMBERED).await;
+            tokio::time::sleep(ANSWERED).await;
         }
         Ok(())
     }

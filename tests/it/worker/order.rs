@@ -1,4 +1,4 @@
-//! What starts first: priorities, weights, strict queues, and nothing that has no slot.
+//! What starts first: priorities, weights, strict queues; and nobody holds what it does not start.
 
 use std::collections::BTreeSet;
 
@@ -117,7 +117,7 @@ async fn what_a_quick_worker_claimed_ahead_goes_back_when_a_long_job_comes() {
     let w = t.start_worker();
     // On a busy machine even a quick job may take long, and then nothing is claimed ahead.
     for round in 0..20 {
-        quick(&t, 60).await;
+        quick(&t, 200).await;
         let (gate, log) = (format!("gate{round}"), format!("log{round}"));
         let mut ids = Vec::new();
         for _ in 0..4 {
@@ -167,7 +167,7 @@ async fn a_quick_worker_runs_no_more_than_its_max_jobs() {
     t.start_worker().ended().await;
     let ran: BTreeSet<_> = t.appended("log").into_iter().collect();
     assert_eq!(ran.len(), t.appended("log").len());
-    assert!((1..=100).contains(&ran.len()), "{}", ran.len());
+    assert_eq!(ran.len(), 100);
     for id in ids {
         let expected = if ran.contains(&id) { State::Succeeded } else { State::Queued };
         assert_eq!(t.get(id).await.state, expected);
