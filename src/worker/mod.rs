@@ -127,6 +127,7 @@ impl Shared {
 pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
     let id = WorkerId(deps.clock.new_uuid());
     let slots = options.slots;
+    let turns = turns::Turns::new(slots, &options.queues, options.strict);
     let meter = meter::Meter::new(deps.clock.clone(), slots);
     let shared = Arc::new(Shared {
         id,
@@ -137,7 +138,7 @@ pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
         paused: std::sync::Mutex::default(),
         paused_changed: tokio::sync::Notify::new(),
         reading_paused: tokio::sync::Mutex::new(()),
-        turns: turns::Turns::new(slots),
+        turns,
         pace: pace::Pace::default(),
         taken: std::sync::atomic::AtomicUsize::new(0),
         ran: std::sync::atomic::AtomicU64::new(0),

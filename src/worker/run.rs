@@ -1,14 +1,13 @@
 //! One run of one job: its slot, then its handler under a time-out, deaf neither to a cancel nor to its own panic.
 
 use std::{
-    cmp::Reverse,
     panic::AssertUnwindSafe,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use super::{
     STOP_GRACE, Shared, StopReason,
@@ -48,9 +47,11 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, queued_at: Timestamp, ended:
         // This worker lost the job and won it again before its renewal told it: the table no longer knows the old run.
         before.stop.because(StopReason::LeaseLost);
     }
+    // Here and not in the task, or they would wait in the order in which their tasks happen to begin.
+    let asked = shared.turns.ask(&job.queue, job.priority);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let turn = turn(&shared, &job, &stop).await;
+        let turn = turn(&shared, &job, &stop, asked).await;
         let (mut end, mut ran) = (end_of(None, stop.reason(), 0), None);
         if turn.is_some() {
             let handles = begin(&shared, &job, queued_at);
@@ -73,10 +74,8 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, queued_at: Timestamp, ended:
 }
 
 /// Waits for a slot; none if the job is not to be run here.
-async fn turn(shared: &Shared, job: &Job, stop: &Stop) -> Option<Turn> {
-    let options = &shared.options;
-    let order = options.queues.iter().position(|(queue, _)| options.strict && *queue == job.queue);
-    let turn = match shared.turns.ask((Reverse(order.unwrap_or_default()), job.priority.get())) {
+async fn turn(shared: &Shared, job: &Job, stop: &Stop, asked: Result<Turn, oneshot::Receiver<Turn>>) -> Option<Turn> {
+    let turn = match asked {
         Ok(turn) => turn,
         Err(place) => {
             let since = Instant::now();
@@ -91,7 +90,7 @@ async fn turn(shared: &Shared, job: &Job, stop: &Stop) -> Option<Turn> {
             match turn.filter(|_| since.elapsed() <= pace::HOLD) {
                 Some(turn) => turn,
                 None => {
-                    shared.pace.hold_back(options.slots);
+                    shared.pace.hold_back(shared.options.slots);
                     return None;
                 }
             }

@@ -1,4 +1,5 @@
-//! Who gets the next free slot: of the jobs that wait for one, the highest in rank, and of equals the one that came first.
+//! Who gets the next free slot: between the queues of the jobs that wait for one it goes by weight, or strictly in order, and within a queue
+//! by priority, and of equals to the one that came first.
 
 use std::{
     cmp::Reverse,
@@ -8,8 +9,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// What a job waits by; more is sooner.
-pub(super) type Rank = (Reverse<usize>, u8);
+use crate::base::id::{Priority, QueueName};
 
 /// A worker's slots, and who waits for one.
 #[derive(Clone)]
@@ -18,11 +18,21 @@ pub(crate) struct Turns(Arc<Mutex<State>>);
 struct State {
     free: usize,
     came: u64,
+    strict: bool,
+    lines: Vec<Line>,
+}
+
+/// Who waits of one queue.
+struct Line {
+    queue: QueueName,
+    weight: i64,
+    credit: i64,
     waiting: BinaryHeap<Waiting>,
 }
 
+/// By priority, then by who came first.
 struct Waiting {
-    rank: (Rank, Reverse<u64>),
+    rank: (Priority, Reverse<u64>),
     turn: oneshot::Sender<Turn>,
 }
 
@@ -46,20 +56,45 @@ impl Ord for Waiting {
     }
 }
 
+impl State {
+    /// Whose turn it is: the first queue's if they are served strictly in order, else each by its weight.
+    fn next(&mut self) -> Option<Waiting> {
+        let mut open: Vec<&mut Line> = self.lines.iter_mut().filter(|l| !l.waiting.is_empty()).collect();
+        if self.strict || open.len() < 2 {
+            return open.into_iter().next()?.waiting.pop();
+        }
+        let total: i64 = open.iter().map(|l| l.weight).sum();
+        for line in &mut open {
+            line.credit += line.weight;
+        }
+        let line = open.into_iter().max_by_key(|l| l.credit)?;
+        line.credit -= total;
+        line.waiting.pop()
+    }
+}
+
 /// A slot, until it is dropped. One without slots is only what is left of a turn that nobody took.
 pub(super) struct Turn(Option<Turns>);
 
 impl Turns {
-    pub(super) fn new(slots: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { free: slots, came: 0, waiting: BinaryHeap::new() })))
+    /// `slots` of them, for these queues with their weights.
+    pub(super) fn new(slots: usize, queues: &[(QueueName, u32)], strict: bool) -> Self {
+        let line = |(queue, weight): &(QueueName, u32)| Line {
+            queue: queue.clone(),
+            weight: i64::from(*weight),
+            credit: 0,
+            waiting: BinaryHeap::new(),
+        };
+        let lines = queues.iter().map(line).collect();
+        Self(Arc::new(Mutex::new(State { free: slots, came: 0, strict, lines })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slot, or the place where one will come.
-    pub(super) fn ask(&self, rank: Rank) -> Result<Turn, oneshot::Receiver<Turn>> {
+    /// A slot, or the place where one will come. Of a queue that is not the worker's no place ever gets one.
+    pub(super) fn ask(&self, queue: &QueueName, priority: Priority) -> Result<Turn, oneshot::Receiver<Turn>> {
         let mut state = self.lock();
         if state.free > 0 {
             state.free -= 1;
@@ -67,8 +102,10 @@ impl Turns {
         }
         let (turn, place) = oneshot::channel();
         state.came += 1;
-        let rank = (rank, Reverse(state.came));
-        state.waiting.push(Waiting { rank, turn });
+        let rank = (priority, Reverse(state.came));
+        if let Some(line) = state.lines.iter_mut().find(|l| l.queue == *queue) {
+            line.waiting.push(Waiting { rank, turn });
+        }
         Err(place)
     }
 }
@@ -78,7 +115,7 @@ impl Drop for Turn {
         let Some(turns) = self.0.take() else { return };
         loop {
             let mut state = turns.lock();
-            let Some(next) = state.waiting.pop() else {
+            let Some(next) = state.next() else {
                 state.free += 1;
                 return;
             };
@@ -96,39 +133,64 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    fn rank(priority: u8) -> Rank {
-        (Reverse(0), priority)
+    fn q(name: &str) -> QueueName {
+        QueueName::new(name).unwrap()
     }
 
-    #[tokio::test]
-    async fn the_highest_in_rank_comes_first_and_of_equals_the_first() {
-        let turns = Turns::new(1);
-        let first = turns.ask(rank(1)).ok().unwrap();
-        let low: Vec<_> = (0..2).map(|_| turns.ask(rank(1)).err().unwrap()).collect();
-        let high = turns.ask(rank(9)).err().unwrap();
-        let later = turns.ask((Reverse(1), 10)).err().unwrap();
-        drop(first);
-        let turn = high.await.unwrap();
-        let mut turn = Some(turn);
-        for mut place in low.into_iter().chain([later]) {
-            assert!(place.try_recv().is_err(), "there is one slot");
+    /// One slot, taken, and two queues.
+    fn taken(strict: bool) -> (Turns, Turn) {
+        let turns = Turns::new(1, &[(q("a"), 1), (q("b"), 3)], strict);
+        let turn = turns.ask(&q("a"), Priority::MIN).ok().unwrap();
+        (turns, turn)
+    }
+
+    /// In which order these get the slot, when they all wait for it.
+    fn order(strict: bool, jobs: &[(&str, Priority)]) -> Vec<usize> {
+        let (turns, first) = taken(strict);
+        let mut places: Vec<_> = jobs.iter().map(|(queue, p)| turns.ask(&q(queue), *p).err().unwrap()).collect();
+        let (mut order, mut turn) = (Vec::new(), Some(first));
+        for _ in jobs {
             drop(turn.take());
-            turn = Some(place.await.unwrap());
+            for (n, place) in places.iter_mut().enumerate().filter(|(_, place)| !place.is_terminated()) {
+                if let Ok(got) = place.try_recv() {
+                    assert!(turn.is_none(), "there is one slot");
+                    order.push(n);
+                    turn = Some(got);
+                }
+            }
         }
+        order
+    }
+
+    #[test]
+    fn within_a_queue_by_priority_and_then_by_arrival() {
+        let (low, high) = (Priority::MIN, Priority::MAX);
+        assert_eq!(order(false, &[("a", low), ("a", low), ("a", high), ("a", Priority::MEDIUM)]), [2, 3, 0, 1]);
+    }
+
+    #[test]
+    fn between_queues_by_weight_or_in_order() {
+        let jobs: Vec<_> = (0..16).map(|n| (["a", "b"][n / 8], Priority::MEDIUM)).collect();
+        let first: Vec<_> = order(false, &jobs).into_iter().take(8).collect();
+        assert_eq!(first.iter().filter(|n| **n >= 8).count(), 6, "{first:?}");
+        let high = [("b", Priority::MAX), ("a", Priority::MIN), ("b", Priority::MIN)];
+        assert_eq!(order(true, &high), [1, 0, 2]);
     }
 
     #[tokio::test]
     async fn no_slot_is_lost_with_who_waited_for_it() {
-        let turns = Turns::new(1);
+        let (turns, turn) = taken(false);
+        let mut turn = Some(turn);
         for _ in 0..3 {
-            let turn = turns.ask(rank(5)).ok().unwrap();
             // One goes before its slot comes, one after.
-            drop(turns.ask(rank(5)).err().unwrap());
-            let place = turns.ask(rank(5)).err().unwrap();
-            let last = turns.ask(rank(1)).err().unwrap();
-            drop(turn);
+            drop(turns.ask(&q("a"), Priority::MAX).err().unwrap());
+            let place = turns.ask(&q("b"), Priority::MAX).err().unwrap();
+            let last = turns.ask(&q("a"), Priority::MIN).err().unwrap();
+            drop(turn.take());
             drop(place);
-            drop(last.await.unwrap());
+            turn = Some(last.await.unwrap());
         }
+        drop(turn.take());
+        assert!(turns.ask(&q("a"), Priority::MIN).is_ok());
     }
 }
