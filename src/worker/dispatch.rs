@@ -93,7 +93,7 @@ pub(super) async fn run(
             () = shared.paused_changed.notified() => {}
             () = sleep_until(retry_at), if waiting => {}
             got = next => match got {
-                Ok(deliveries) => d.claim(deliveries),
+                Ok(deliveries) => d.claim(want.as_ref(), deliveries),
                 Err(e) => {
                     retry_at = d.failed("broker", &e);
                     consumer = None;
@@ -198,11 +198,11 @@ impl Dispatch<'_> {
     }
 
     /// Asks the store for what was delivered; the room is taken from now on.
-    fn claim(&mut self, deliveries: Vec<Delivery>) {
+    fn claim(&mut self, want: Option<&Want>, deliveries: Vec<Delivery>) {
         let n = deliveries.len();
         self.shared.taken.fetch_add(n, Ordering::AcqRel);
-        for d in &deliveries {
-            self.slots.took(&d.wake_up.queue);
+        if let Some(want) = want {
+            self.slots.took(want, deliveries.iter().map(|d| &d.wake_up.queue));
         }
         let (shared, generation) = (Arc::clone(self.shared), self.generation);
         self.claiming.push(Box::pin(async move {
