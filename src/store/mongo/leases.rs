@@ -295,17 +295,25 @@ impl Ready {
         Ok(fences)
     }
 
-    /// Writes out all jobs of leases that match, and deletes these.
-    pub(super) async fn write_out_whole(&self, which: Document, limit: usize) -> Result<(), Fault> {
-        let found: Vec<LeaseDoc> = self.leases().find(which).limit(limit as i64).await?.try_collect().await?;
-        if found.is_empty() {
-            return Ok(());
+    /// Writes out all jobs of leases that match, and deletes these, `at_once` at a time: until none is left, because all that they
+    /// name may have ended.
+    pub(super) async fn write_out_whole(&self, which: Document, at_once: usize) -> Result<(), Fault> {
+        let all = self.leases();
+        loop {
+            let some = all.find(which.clone()).limit(at_once as i64);
+            let found: Vec<LeaseDoc> = some.await?.try_collect().await?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            let last = found.len() < at_once;
+            let leases: HashMap<i64, Vec<JobId>> = found.iter().map(|l| (l.id, l.jobs().collect())).collect();
+            self.write_out_of(&leases).await?;
+            let numbers: Vec<i64> = leases.into_keys().collect();
+            self.lazy.collection::<Document>("leases").delete_many(doc! { "_id": { "$in": numbers } }).await?;
+            if last {
+                return Ok(());
+            }
         }
-        let leases: HashMap<i64, Vec<JobId>> = found.iter().map(|l| (l.id, l.jobs().collect())).collect();
-        self.write_out_of(&leases).await?;
-        let numbers: Vec<i64> = leases.into_keys().collect();
-        self.lazy.collection::<Document>("leases").delete_many(doc! { "_id": { "$in": numbers } }).await?;
-        Ok(())
     }
 }
 

@@ -182,6 +182,17 @@ pub(crate) async fn no_more_than_the_limit_until_none_is_left(f: &mut Fixture) {
     assert_eq!(taken, expected);
 }
 
+pub(crate) async fn what_has_ended_does_not_count_for_the_limit(f: &mut Fixture) {
+    for _ in 0..3 {
+        let ended = f.running().await;
+        f.end(&ended, Verdict::Fail).await;
+    }
+    let lost = f.running().await;
+    f.pass(LEASE.as_secs());
+    let moved = f.jobs().void(&Void::Expired(f.now()), f.now(), CRASH_LIMIT, 2, &Listened::default()).await.unwrap();
+    assert_eq!(moved.iter().map(|m| m.job.id).collect::<Vec<_>>(), [lost.id]);
+}
+
 pub(crate) async fn of_racing_passes_one_takes_each_job(f: &mut Fixture) {
     let mut ids = Vec::new();
     for _ in 0..30 {

@@ -75,6 +75,7 @@ macro_rules! conformance_jobs {
                 a_void_lease_queues_the_job_with_a_crash,
                 the_last_crash_makes_a_dead_letter,
                 jobs_that_crash_together_again_run_apart,
+                what_has_ended_does_not_count_for_the_limit,
                 a_requested_cancel_wins_over_a_crash,
                 the_alive_are_spared,
                 no_more_than_the_limit_until_none_is_left,
