@@ -83,6 +83,8 @@ pub(crate) async fn rabbitmq(url: &str) -> (f64, f64, f64) {
     }
     let consumed = rate(N, start);
     drop(consumer);
+    // Or the server may go on sending to it, and what it sent is never got below.
+    taking.close(200, "done".into()).await.unwrap();
     publish().await;
     let getting = connection.create_channel().await.unwrap();
     let (start, mut taken) = (Instant::now(), 0);
