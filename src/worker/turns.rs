@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,41 +27,16 @@ struct Line {
     queue: QueueName,
     weight: i64,
     credit: i64,
-    waiting: BinaryHeap<Waiting>,
-}
-
-/// By priority, then by who came first.
-struct Waiting {
-    rank: (Priority, Reverse<u64>),
-    turn: oneshot::Sender<Turn>,
-}
-
-impl PartialEq for Waiting {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank == other.rank
-    }
-}
-
-impl Eq for Waiting {}
-
-impl PartialOrd for Waiting {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Waiting {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.rank.cmp(&other.rank)
-    }
+    /// By priority, then by who came first.
+    waiting: BTreeMap<(Reverse<Priority>, u64), oneshot::Sender<Turn>>,
 }
 
 impl State {
     /// Whose turn it is: the first queue's if they are served strictly in order, else each by its weight.
-    fn next(&mut self) -> Option<Waiting> {
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         let mut open: Vec<&mut Line> = self.lines.iter_mut().filter(|l| !l.waiting.is_empty()).collect();
         if self.strict || open.len() < 2 {
-            return open.into_iter().next()?.waiting.pop();
+            return open.into_iter().next()?.waiting.pop_first().map(|(_, turn)| turn);
         }
         let total: i64 = open.iter().map(|l| l.weight).sum();
         for line in &mut open {
@@ -69,11 +44,11 @@ impl State {
         }
         let line = open.into_iter().max_by_key(|l| l.credit)?;
         line.credit -= total;
-        line.waiting.pop()
+        line.waiting.pop_first().map(|(_, turn)| turn)
     }
 }
 
-/// A slot, until it is dropped. One without slots is only what is left of a turn that nobody took.
+/// A slot, until it is dropped. One of no slots is what is left of a turn that nobody took.
 pub(super) struct Turn(Option<Turns>);
 
 impl Turns {
@@ -83,7 +58,7 @@ impl Turns {
             queue: queue.clone(),
             weight: i64::from(*weight),
             credit: 0,
-            waiting: BinaryHeap::new(),
+            waiting: BTreeMap::new(),
         };
         let lines = queues.iter().map(line).collect();
         Self(Arc::new(Mutex::new(State { free: slots, came: 0, strict, lines })))
@@ -102,9 +77,9 @@ impl Turns {
         }
         let (turn, place) = oneshot::channel();
         state.came += 1;
-        let rank = (priority, Reverse(state.came));
+        let rank = (Reverse(priority), state.came);
         if let Some(line) = state.lines.iter_mut().find(|l| l.queue == *queue) {
-            line.waiting.push(Waiting { rank, turn });
+            line.waiting.insert(rank, turn);
         }
         Err(place)
     }
@@ -120,7 +95,7 @@ impl Drop for Turn {
                 return;
             };
             drop(state);
-            match next.turn.send(Self(Some(turns.clone()))) {
+            match next.send(Self(Some(turns.clone()))) {
                 Ok(()) => return,
                 // Whoever waited there has gone.
                 Err(mut back) => back.0 = None,
