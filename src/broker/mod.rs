@@ -85,7 +85,8 @@ pub trait Broker: Probe {
     /// If the broker cannot be reached.
     async fn consumer(&self) -> Result<Box<dyn Consumer>, BrokerError>;
 
-    /// How many wake-ups wait in `queue`, without those in consumers' hands.
+    /// How many wake-ups wait in `queue`, without those in consumers' hands. What was given back just now may be missing for a
+    /// moment.
     ///
     /// # Errors
     /// If the broker cannot be reached.

@@ -33,6 +33,9 @@ use crate::{
 
 /// A consumer that was asked for nothing for this long takes its bells down: others may want what would ring them.
 const UNASKED: Duration = Duration::from_millis(100);
+/// How long a bell is relied on. RabbitMQ 4.3 can delete a queue without a word to its consumers: one that is deleted while the
+/// server is still starting ("Forcing queue deletion" in its log).
+const BELL: Duration = Duration::from_secs(10);
 
 /// What is known of a queue.
 #[derive(Default)]
@@ -55,6 +58,8 @@ struct Task {
     /// What the server waits to hear of, by delivery tag.
     held: BTreeMap<u64, QueueName>,
     asked_at: Instant,
+    /// Since when a bell has been standing; no later than the oldest.
+    hung_at: Option<Instant>,
 }
 
 /// Serves one consumer until its handle is dropped or the channel breaks. The server gives back what it holds.
@@ -67,6 +72,7 @@ pub(super) async fn run(link: Arc<Link>, names: Names, channel: Channel, mut end
         bells: FuturesUnordered::new(),
         held: BTreeMap::new(),
         asked_at: Instant::now(),
+        hung_at: None,
     };
     let served = task.serve(&mut end).await;
     if let Err(e) = served {
@@ -98,6 +104,7 @@ impl Task {
                 }
             }
             let unasked_at = (!self.bells.is_empty() && end.desk.want().is_none()).then(|| self.asked_at + UNASKED);
+            let old_at = self.hung_at.map(|at| at + BELL);
             tokio::select! {
                 biased;
                 settle = end.settle.recv() => match settle {
@@ -121,6 +128,8 @@ impl Task {
                     bounded(self.give_back(&tags)).await?;
                 }
                 () = at(unasked_at) => bounded(self.silence()).await?,
+                // Whoever still waits has the queues looked at above, and bells hung anew.
+                () = at(old_at) => bounded(self.silence()).await?,
             }
         }
     }
@@ -192,6 +201,7 @@ impl Task {
         if let Some(known) = self.queues.get_mut(queue) {
             known.bell = Some(tag.clone());
         }
+        self.hung_at.get_or_insert_with(Instant::now);
         let queue = queue.clone();
         self.bells.push(Box::pin(async move {
             let rung = consumer.next().await;
@@ -229,6 +239,7 @@ impl Task {
 
     /// Takes all bells down. One that rang in the meantime is heard of later.
     async fn silence(&mut self) -> Result<(), BrokerError> {
+        self.hung_at = None;
         for known in self.queues.values_mut() {
             if let Some(tag) = known.bell.take() {
                 self.channel.basic_cancel(tag, BasicCancelOptions::default()).await.map_err(|e| unavailable(&e))?;
@@ -289,7 +300,8 @@ impl Task {
         for nacked in join_all(back.into_iter().map(|tag| self.channel.basic_nack(tag, options))).await {
             nacked.map_err(|e| unavailable(&e))?;
         }
-        // Nobody answers a `nack`; this answer comes after it was heard.
+        // Nobody answers a `nack`. This answer comes when it lies before the queue, so no later `get` misses them; the count
+        // may be of before, because RabbitMQ serves those who count first.
         for queue in queues {
             let seen = look(&self.channel, &self.names.queue(&queue)).await.map_err(|e| unavailable(&e))?;
             if let Some(known) = self.queues.get_mut(&queue) {

@@ -48,7 +48,7 @@ use app::{
 use super::fixture::BrokerFixture;
 use crate::support::{
     jobs::{priority, queue},
-    within,
+    wait_until, within,
 };
 
 fn wake_up(f: &BrokerFixture, q: &str, p: i64) -> WakeUp {
@@ -272,7 +272,7 @@ pub(crate) mod delivery {
         let mut consumer = broker.consumer().await.unwrap();
         let got = take(&mut *consumer, 3, &[("q", 3)]).await;
         consumer.give_back(&tags(&got)).await.unwrap();
-        assert_eq!(broker.depth(&queue("q")).await.unwrap(), 5);
+        wait_until("all lie in the queue again", async || broker.depth(&queue("q")).await.unwrap() == 5).await;
         let high = wake_up(f, "q", 6);
         publish(&*broker, std::slice::from_ref(&high)).await;
         let mut expected = vec![high.job];
@@ -315,7 +315,7 @@ pub(crate) mod delivery {
         assert_eq!(depth("q").await, 6, "what consumers hold does not wait");
         consumer.ack(&tags(&got)[..2]).await.unwrap();
         consumer.give_back(&tags(&got)[2..]).await.unwrap();
-        assert_eq!(depth("q").await, 8);
+        wait_until("those given back count again", async || depth("q").await == 8).await;
     }
 
     pub(crate) async fn purge_empties_one_queue(f: &mut BrokerFixture) {
