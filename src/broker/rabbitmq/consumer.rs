@@ -33,8 +33,8 @@ use crate::{
 
 /// A consumer that was asked for nothing for this long takes its bells down: others may want what would ring them.
 const UNASKED: Duration = Duration::from_millis(100);
-/// How long a bell is relied on. RabbitMQ 4.3 can delete a queue without a word to its consumers: one that is deleted while the
-/// server is still starting ("Forcing queue deletion" in its log).
+/// How long a bell is relied on. RabbitMQ 4.3 can delete a queue without a word to its consumers: while the server is still starting it
+/// takes the queue's process for dead and forgets it ("Forcing queue deletion" in its log), and the bell stands at that process for ever.
 const BELL: Duration = Duration::from_secs(10);
 
 /// What is known of a queue.
@@ -104,7 +104,8 @@ impl Task {
                 }
             }
             let unasked_at = (!self.bells.is_empty() && end.desk.want().is_none()).then(|| self.asked_at + UNASKED);
-            let old_at = self.hung_at.map(|at| at + BELL);
+            // After the second whoever still waits has the queues looked at above, and bells hung anew.
+            let down_at = unasked_at.into_iter().chain(self.hung_at.map(|at| at + BELL)).min();
             tokio::select! {
                 biased;
                 settle = end.settle.recv() => match settle {
@@ -127,9 +128,7 @@ impl Task {
                     let tags: Vec<u64> = end.desk.withdraw_overdue().iter().map(|d| d.tag).collect();
                     bounded(self.give_back(&tags)).await?;
                 }
-                () = at(unasked_at) => bounded(self.silence()).await?,
-                // Whoever still waits has the queues looked at above, and bells hung anew.
-                () = at(old_at) => bounded(self.silence()).await?,
+                () = at(down_at) => bounded(self.silence()).await?,
             }
         }
     }
@@ -300,8 +299,8 @@ impl Task {
         for nacked in join_all(back.into_iter().map(|tag| self.channel.basic_nack(tag, options))).await {
             nacked.map_err(|e| unavailable(&e))?;
         }
-        // Nobody answers a `nack`. This answer comes when it lies before the queue, so no later `get` misses them; the count
-        // may be of before, because RabbitMQ serves those who count first.
+        // Nobody answers a `nack`. This answer comes when it lies before the queue, so no later `get` misses them. The count may be of
+        // before: a queue serves those who ask for it first (`prioritise_call` in RabbitMQ's `rabbit_amqqueue_process`).
         for queue in queues {
             let seen = look(&self.channel, &self.names.queue(&queue)).await.map_err(|e| unavailable(&e))?;
             if let Some(known) = self.queues.get_mut(&queue) {
