@@ -110,7 +110,8 @@ pub(crate) fn run(place: &Place) -> (f64, f64) {
                 let app = app();
                 let (mut deps, options) = app.worker();
                 deps.registry = registry(Stamp(Arc::clone(&began)), &app.config.jobs).1;
-                worker::run(deps, options, shutdown.clone()).await;
+                // A task, as in the program: the runtime wakes those sooner than what it was made for.
+                tokio::spawn(worker::run(deps, options, shutdown.clone())).await.unwrap();
             });
         });
         let submit = threads.spawn(|| {

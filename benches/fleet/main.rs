@@ -27,6 +27,7 @@ use mongodb::{
 mod bare;
 #[path = "../broker/bare.rs"]
 mod brokers;
+mod delivery;
 mod latency;
 mod report;
 
@@ -253,6 +254,9 @@ fn main() {
                 drains(&mut report, "rabbitmq + mongodb", &mongodb, &amqp).await;
             }
             if wanted("rabbitmq") || wanted("pick-up") {
+                let (p50, p99) = tokio::task::block_in_place(|| delivery::run(&amqp));
+                report.add("bare rabbitmq: publish to delivery at 100/s, p50 (us)", p50);
+                report.add("bare rabbitmq: publish to delivery at 100/s, p99 (us)", p99);
                 pick_up(&mut report, "rabbitmq + mongodb", &mongodb, &amqp).await;
             }
         }

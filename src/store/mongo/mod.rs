@@ -35,6 +35,7 @@ use crate::base::{
 };
 
 mod changes;
+mod claim;
 mod control;
 mod doc;
 mod fault;
@@ -108,10 +109,16 @@ impl Ready {
 
 impl Mongo {
     pub(super) fn open(url: &str) -> Result<Arc<Self>, OpenError> {
-        let target = ConnectionString::parse(url).map_err(|e| {
+        let mut target = ConnectionString::parse(url).map_err(|e| {
             let url = crate::config::show::mask_url(url);
             OpenError::Url(format!("store.url is `{url}`, which MongoDB cannot use: {}", fault::sentence(&e)))
         })?;
+        // A claim must not miss a job that is queued, nor run one that is cancelled, because another node has not heard of it.
+        if target.read_preference.take().is_some() | target.read_concern.take().is_some() {
+            tracing::warn!(
+                "readPreference and readConcernLevel of store.url are left aside: every read asks the primary"
+            );
+        }
         Ok(Arc::new(Self { target, database: OnceCell::new(), inserts: gather::Inserts::default() }))
     }
 

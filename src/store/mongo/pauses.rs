@@ -48,7 +48,21 @@ impl Ready {
         if self.pauses.none_since().is_some_and(|at| at.elapsed() < REMEMBERED) {
             return Ok(Vec::new());
         }
-        // From before it was asked: a pause that was written since may not be in the answer.
+        self.ask_for_pauses().await
+    }
+
+    /// Asks again before what is remembered grows too old for the claim that is under way. If it fails, that claim asks itself.
+    pub(super) async fn look_for_pauses(&self) {
+        if self.pauses.none_since().is_some_and(|at| at.elapsed() < REMEMBERED / 2) {
+            return;
+        }
+        if let Err(e) = self.ask_for_pauses().await {
+            tracing::debug!(error = %e, "paused queues not read ahead of a claim's end");
+        }
+    }
+
+    /// From before it is asked: a pause that was written since may not be in the answer.
+    async fn ask_for_pauses(&self) -> Result<Vec<String>, Fault> {
         let asked = Instant::now();
         let paused = self.paused().await?;
         self.pauses.remember(paused.is_empty().then_some(asked));

@@ -42,6 +42,29 @@ async fn a_pause_holds_for_every_process_once_it_is_answered() {
     servers::drop_database(&url);
 }
 
+/// Of one node that is the primary nobody else could be asked; nor could a transaction be begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_that_asks_for_secondaries_reads_from_the_primary() {
+    let url = servers::mongodb_database().await;
+    // Connected directly, a server answers whatever is asked of it.
+    let seen = url.replace("directConnection=true", "directConnection=false");
+    let asks = format!("{seen}&readPreference=secondary&readConcernLevel=majority");
+    let (store, clock) = (store::open(&asks, Sync::Full).unwrap(), Clock::system());
+    let jobs: Vec<Job> = (0..2).map(|_| new_job(&clock)).collect();
+    let ids: Vec<_> = jobs.iter().map(|j| j.id).collect();
+    store.jobs.insert(jobs, None).await.unwrap();
+    assert!(store.jobs.get(ids[0]).await.unwrap().is_some());
+    for id in ids {
+        let claims = store.jobs.claim(&[id], worker(&clock), clock.now(), Duration::from_secs(15)).await.unwrap();
+        assert!(matches!(claims[..], [Claim::Won { .. }]), "{claims:?}");
+    }
+    servers::drop_database(&url);
+    let mut fleet = Fleet::shared(Via::Redis).await;
+    fleet.set("APP__STORE__URL", &asks);
+    let says = "readPreference and readConcernLevel of store.url are left aside: every read asks the primary";
+    fleet.spawn("scheduler", &[]).said(says).await;
+}
+
 /// A server's URL with another user and password.
 fn with_credentials(url: &str, credentials: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap();
