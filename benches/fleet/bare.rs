@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mongodb::{
-    Client,
+    Client, Collection, Database,
     bson::{self, DateTime, Document, doc},
     options::{ClientOptions, DatabaseOptions, WriteConcern},
 };
@@ -30,7 +30,12 @@ pub(crate) async fn initiate(server: &str) {
 const CORE: &str = include_str!("../../migrations/mongodb/0001_core.json");
 const LEASES: &str = include_str!("../../migrations/mongodb/0003_leases.json");
 
-fn job(id: bson::Uuid) -> Document {
+pub(crate) fn new_id() -> bson::Uuid {
+    bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes())
+}
+
+/// A job as it is stored while it is queued.
+pub(crate) fn job(id: bson::Uuid) -> Document {
     let spec =
         r#"{"v":1,"payload":{},"max_attempts":5,"timeout_ms":3600000,"backoff":{"base_ms":2000,"cap_ms":600000}}"#;
     let now = DateTime::now();
@@ -39,17 +44,26 @@ fn job(id: bson::Uuid) -> Document {
     }
 }
 
+/// The database as what must not be lost is written to it.
+async fn durable(place: &Place) -> Database {
+    let client = Client::with_uri_str(&place.store).await.unwrap();
+    let mut durable = WriteConcern::majority();
+    durable.journal = Some(true);
+    let name = client.default_database().unwrap().name().to_owned();
+    client.database_with_options(&name, DatabaseOptions::builder().write_concern(durable).build())
+}
+
+pub(crate) async fn durable_jobs(place: &Place) -> Collection<Document> {
+    durable(place).await.collection("jobs")
+}
+
 /// As many as a worker claims ahead at most.
 const BATCH: usize = 256;
 
 /// Inserts in batches of 1000, then claims and finishes in batches of [`BATCH`], eight batches at a time, as a worker does:
 /// the same documents in the same batches, and the same without leases, each claim being an update.
 pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
-    let client = Client::with_uri_str(&place.store).await.unwrap();
-    let mut durable = WriteConcern::majority();
-    durable.journal = Some(true);
-    let name = client.default_database().unwrap().name().to_owned();
-    let db = client.database_with_options(&name, DatabaseOptions::builder().write_concern(durable).build());
+    let db = durable(place).await;
     for by_lease in [true, false] {
         for migration in [CORE, LEASES] {
             let commands: Vec<Document> = serde_json::from_str(migration).unwrap();
@@ -57,8 +71,7 @@ pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
                 db.run_command(command).await.unwrap();
             }
         }
-        let ids: Vec<bson::Uuid> =
-            (0..JOBS).map(|_| bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes())).collect();
+        let ids: Vec<bson::Uuid> = (0..JOBS).map(|_| new_id()).collect();
         let jobs = db.collection::<Document>("jobs");
         let start = Instant::now();
         for batch in ids.chunks(4000) {
@@ -91,18 +104,14 @@ pub(crate) async fn mongodb(report: &mut Report, place: &Place) {
 /// microseconds.
 pub(crate) async fn two_inserts(report: &mut Report, place: &Place) {
     const N: usize = 1000;
-    let client = Client::with_uri_str(&place.store).await.unwrap();
-    let mut durable = WriteConcern::majority();
-    durable.journal = Some(true);
-    let name = client.default_database().unwrap().name().to_owned();
-    let db = client.database_with_options(&name, DatabaseOptions::builder().write_concern(durable).build());
+    let db = durable(place).await;
     let jobs = db.collection::<Document>("jobs");
     let (mut us, mut tick) = (Vec::with_capacity(N), tokio::time::interval(Duration::from_millis(10)));
     for _ in 0..N {
         tick.tick().await;
         let start = Instant::now();
         for _ in 0..2 {
-            jobs.insert_one(job(bson::Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes()))).await.unwrap();
+            jobs.insert_one(job(new_id())).await.unwrap();
         }
         us.push(start.elapsed().as_secs_f64() * 1e6);
     }
@@ -112,7 +121,7 @@ pub(crate) async fn two_inserts(report: &mut Report, place: &Place) {
     db.drop().await.unwrap();
 }
 
-async fn claim_and_finish(db: &mongodb::Database, ids: &[bson::Uuid], by_lease: bool) {
+async fn claim_and_finish(db: &Database, ids: &[bson::Uuid], by_lease: bool) {
     let now = DateTime::now();
     let worker = ids[0];
     let lease = bson::Bson::from(bson::Uuid::new());

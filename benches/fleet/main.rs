@@ -216,6 +216,16 @@ async fn pick_up(report: &mut Report, name: &str, server: &str, broker: &str) {
     place.clear().await;
 }
 
+async fn hops(report: &mut Report, server: &str, broker: &str) {
+    let place = Place::new(server, broker);
+    let (hop, whole) = tokio::task::block_in_place(|| delivery::run(&place));
+    for (name, took) in [("publish to delivery", hop), ("durable insert, publish to delivery, durable insert", whole)] {
+        report.add(&format!("bare lapin and mongodb: {name}, at 100/s, p50 (us)"), took.p50);
+        report.add(&format!("bare lapin and mongodb: {name}, at 100/s, p99 (us)"), took.p99);
+    }
+    place.clear().await;
+}
+
 fn main() {
     drop(rustls::crypto::ring::default_provider().install_default());
     let reps: usize = std::env::var("BENCH_REPS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
@@ -254,9 +264,7 @@ fn main() {
                 drains(&mut report, "rabbitmq + mongodb", &mongodb, &amqp).await;
             }
             if wanted("rabbitmq") || wanted("pick-up") {
-                let (p50, p99) = tokio::task::block_in_place(|| delivery::run(&amqp));
-                report.add("bare rabbitmq: publish to delivery at 100/s, p50 (us)", p50);
-                report.add("bare rabbitmq: publish to delivery at 100/s, p99 (us)", p99);
+                hops(&mut report, &mongodb, &amqp).await;
                 pick_up(&mut report, "rabbitmq + mongodb", &mongodb, &amqp).await;
             }
         }

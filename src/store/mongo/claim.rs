@@ -6,12 +6,11 @@ use std::{
 };
 
 use ::mongodb::{bson::doc, error::ErrorKind};
-use futures_util::{TryStreamExt, future::join};
-use serde::Deserialize;
+use futures_util::future::{join, try_join};
 use tokio::time::Instant;
 
 use super::{
-    Ready,
+    Ready, changes,
     doc::{JobDoc, time},
     fault::{DUPLICATE, Fault, NO_ANSWER},
     jobs::QUEUED,
@@ -25,12 +24,6 @@ use crate::{
     },
     jobs::store::Claim,
 };
-
-/// A lease as it is read together with its jobs.
-#[derive(Deserialize)]
-struct Leased {
-    found: Vec<JobDoc>,
-}
 
 impl Ready {
     /// One document claims them all (see [`super::leases`]); the read after it says which were there to be claimed.
@@ -103,34 +96,16 @@ impl Ready {
         Ok(of.iter().map(answer).collect())
     }
 
-    /// Inserts a lease and reads its jobs; a lone job while the journal is still at work, because an idle worker waits for it.
+    /// Inserts a lease and reads its jobs; of a lone job while the journal is still at work, because an idle worker waits for it.
     async fn lease(&self, lease: &LeaseDoc) -> Result<HashMap<JobId, JobDoc>, Fault> {
         if lease.jobs().count() > 1 {
             self.leases().insert_one(lease).await?;
             return self.read(lease.jobs()).await;
         }
-        let insert = async { self.leases().insert_one(lease).await };
-        let (inserted, found) = join(insert, self.read_leased(lease)).await;
-        inserted?;
-        match found? {
-            Some(found) => Ok(found),
-            None => self.read(lease.jobs()).await,
-        }
-    }
-
-    /// The jobs of a lease that may not be there yet. The server reads them after the lease, or at the same moment, so what it answers
-    /// is as good as a read after the insert was answered.
-    async fn read_leased(&self, lease: &LeaseDoc) -> Result<Option<HashMap<JobId, JobDoc>>, Fault> {
-        let jobs = doc! { "from": "jobs", "localField": "jobs", "foreignField": "_id", "as": "found" };
-        let pipeline = [doc! { "$match": { "_id": lease.id } }, doc! { "$lookup": jobs }];
-        // The first is about as fast as the insert that it is sent beside, and sees it four times in five.
-        for _ in 0..2 {
-            let mut cursor = self.leases().aggregate(pipeline.clone()).with_type::<Leased>().await?;
-            if let Some(leased) = cursor.try_next().await? {
-                return Ok(Some(leased.found.into_iter().map(|d| (d.job_id(), d)).collect()));
-            }
-        }
-        Ok(None)
+        self.lazy.collection::<LeaseDoc>("leases").insert_one(lease).await?;
+        let same = doc! { "q": { "_id": lease.id }, "u": { "$set": { "until": lease.until } } };
+        let (found, ()) = try_join(self.read(lease.jobs()), changes::settled(self, "leases", same)).await?;
+        Ok(found)
     }
 
     /// Inserts what can be inserted of leases on one job each.
