@@ -22,9 +22,10 @@ FUZZ_SECONDS ?= 300
 fuzz: compiler tools ## Send the API chance calls for FUZZ_SECONDS=300, signed in and not; no two runs are alike
 	TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --features testing --test it contract::
 
-lint: compiler ## Check formatting, lints and alert rules; gets promtool first
+lint: compiler ## Check formatting, lints, links in the docs and alert rules; gets promtool first
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --features testing -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --no-deps --document-private-items --features testing --quiet
 	@tests/tools/prepare promtool
 	promtool check rules deploy/prometheus/alerts.yml
 	promtool test rules deploy/prometheus/alerts_test.yml

@@ -1,7 +1,7 @@
 //! Configuration: from five layers of text to one checked value.
 //!
 //! It is plain data, so that every room can take its own section without knowing the others. [`settings`] is what
-//! people write, [`resolve`] turns it into the [`Config`] that the program uses, [`load`] stacks the layers, and
+//! people write, [`resolve`] turns it into the [`Config`] that the program uses, [`mod@load`] stacks the layers, and
 //! [`show`] prints the outcome without its secrets. Every fault is one sentence that names the layer, the key and what
 //! would be right, because it is read by someone whose server does not start.
 

@@ -1,6 +1,6 @@
 //! Checks what is written ([`Settings`]) and turns it into what the program uses ([`Config`]).
 //!
-//! Pure, so that every bound can be tested without files or environment. A fault names its key; [`super::load`] adds
+//! Pure, so that every bound can be tested without files or environment. A fault names its key; [`mod@super::load`] adds
 //! the layer that the value came from.
 
 mod channels;
