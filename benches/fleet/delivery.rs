@@ -1,4 +1,4 @@
-//! The least that a pick-up over RabbitMQ can be: a durable insert, a publish, and a durable insert by whoever it is delivered to,
+//! What a pick-up over RabbitMQ is made of: a durable insert, a publish, and a durable insert by whoever it is delivered to,
 //! through the bare driver and bare `lapin`.
 
 use std::time::{Duration, Instant};
