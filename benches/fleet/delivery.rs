@@ -22,17 +22,9 @@ const WARM_UP: usize = 50;
 
 const QUEUE: &str = "bench-delivery";
 
-/// The median and the 99th of a hundred.
-pub(crate) struct Took {
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-}
-
-/// Of the times between these moments, in microseconds, without those of the warm-up.
-fn took(from: &[Instant], to: &[Instant]) -> Took {
-    let mut us: Vec<f64> = from.iter().zip(to).map(|(a, b)| (*b - *a).as_secs_f64() * 1e6).skip(WARM_UP).collect();
-    us.sort_by(f64::total_cmp);
-    Took { p50: us[us.len() / 2], p99: us[us.len() * 99 / 100] }
+/// Microseconds between these moments, without those of the warm-up.
+fn took(from: &[Instant], to: &[Instant]) -> Vec<f64> {
+    from.iter().zip(to).map(|(a, b)| (*b - *a).as_secs_f64() * 1e6).skip(WARM_UP).collect()
 }
 
 async fn open(url: &str) -> (Connection, Channel) {
@@ -89,7 +81,7 @@ async fn consume(place: &Place, stands: std::sync::mpsc::Sender<()>) -> (Vec<Ins
 
 /// A hundred a second: from just before the publish to the delivery, and the whole. The two sides are threads of their own with
 /// connections of their own, as the two processes are.
-pub(crate) fn run(place: &Place) -> (Took, Took) {
+pub(crate) fn run(place: &Place) -> (Vec<f64>, Vec<f64>) {
     std::thread::scope(|threads| {
         let (stands, standing) = std::sync::mpsc::channel();
         let consumer = threads.spawn(|| {

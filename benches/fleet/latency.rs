@@ -87,9 +87,9 @@ async fn submit(app: App, kind: Stamp, n: u64) -> HashMap<u64, Instant> {
     asked
 }
 
-/// p50 and p99 in microseconds, of 1000 jobs at 100 a second. The two sides are threads of their own with clients of their own, as
+/// Microseconds that each of 1000 jobs took, at 100 a second. The two sides are threads of their own with clients of their own, as
 /// the two processes are.
-pub(crate) fn run(place: &Place) -> (f64, f64) {
+pub(crate) fn run(place: &Place) -> Vec<f64> {
     const N: u64 = 1000;
     const WARM_UP: u64 = 50;
     let flags = [
@@ -127,7 +127,5 @@ pub(crate) fn run(place: &Place) -> (f64, f64) {
         asked
     });
     let began = began.lock().unwrap();
-    let mut us: Vec<f64> = (WARM_UP..N + WARM_UP).map(|n| (began[&n] - asked[&n]).as_secs_f64() * 1e6).collect();
-    us.sort_by(f64::total_cmp);
-    (us[us.len() / 2], us[us.len() * 99 / 100])
+    (WARM_UP..N + WARM_UP).map(|n| (began[&n] - asked[&n]).as_secs_f64() * 1e6).collect()
 }

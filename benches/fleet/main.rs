@@ -210,19 +210,16 @@ async fn drains(report: &mut Report, name: &str, server: &str, broker: &str) {
 
 async fn pick_up(report: &mut Report, name: &str, server: &str, broker: &str) {
     let place = Place::new(server, broker);
-    let (p50, p99) = tokio::task::block_in_place(|| latency::run(&place));
-    report.add(&format!("{name}: pick-up at 100 jobs/s, p50 (us)"), p50);
-    report.add(&format!("{name}: pick-up at 100 jobs/s, p99 (us)"), p99);
+    let us = tokio::task::block_in_place(|| latency::run(&place));
+    report.add_times(&format!("{name}: pick-up at 100 jobs/s"), us);
     place.clear().await;
 }
 
 async fn hops(report: &mut Report, server: &str, broker: &str) {
     let place = Place::new(server, broker);
     let (hop, whole) = tokio::task::block_in_place(|| delivery::run(&place));
-    for (name, took) in [("publish to delivery", hop), ("durable insert, publish to delivery, durable insert", whole)] {
-        report.add(&format!("bare lapin and mongodb: {name}, at 100/s, p50 (us)"), took.p50);
-        report.add(&format!("bare lapin and mongodb: {name}, at 100/s, p99 (us)"), took.p99);
-    }
+    report.add_times("bare lapin and mongodb: publish to delivery, at 100/s", hop);
+    report.add_times("bare lapin and mongodb: durable insert, publish to delivery, durable insert, at 100/s", whole);
     place.clear().await;
 }
 

@@ -58,11 +58,11 @@ async fn a_url_that_asks_for_secondaries_reads_from_the_primary() {
         let claims = store.jobs.claim(&[id], worker(&clock), clock.now(), Duration::from_secs(15)).await.unwrap();
         assert!(matches!(claims[..], [Claim::Won { .. }]), "{claims:?}");
     }
-    servers::drop_database(&url);
     let mut fleet = Fleet::shared(Via::Redis).await;
     fleet.set("APP__STORE__URL", &asks);
     let says = "readPreference and readConcernLevel of store.url are left aside: every read asks the primary";
     fleet.spawn("scheduler", &[]).said(says).await;
+    servers::drop_database(&url);
 }
 
 /// A server's URL with another user and password.
