@@ -3,26 +3,22 @@
 //!
 //! The language is Jinja's output, `if` and `for`, with the filters below. Fuel stops long loops and the writer stops long
 //! output, but neither sees a value that grows inside an expression (`s ~ s`, forty times) or a captured block. So what can
-//! build large values is not part of the language: `~`, `+`, `*`, `set`, `macro` and the like are refused when a template
-//! is saved, and filters bound what they make.
+//! build large values is not part of the language (`language.rs`): `~`, `+`, `*`, `set`, `macro` and the like are refused
+//! when a template is saved, and every value is bounded before it is made (`bounds.rs`).
 
 use std::io;
 
-use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value, filters,
-    machinery::{Token, tokenize},
-    syntax::SyntaxConfig,
-    tests as checks,
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value, filters, tests as checks};
+
+use super::{
+    bounds::{self, Takes, VALUE_MAX, add_filter, too_large, wrong},
+    language,
 };
 
 /// Steps of one rendering: some milliseconds.
 const FUEL: u64 = 100_000;
-/// Largest value that a filter makes, in bytes.
-const VALUE_MAX: usize = 256 * 1024;
 /// Largest rendered part, in bytes.
 pub const OUTPUT_MAX: usize = 256 * 1024;
-/// Statements that there are.
-const STATEMENTS: [&str; 7] = ["if", "elif", "else", "endif", "for", "endfor", "raw"];
 
 /// How values are written into a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +39,12 @@ pub struct Fault {
     pub message: String,
 }
 
-fn fault(message: impl Into<String>) -> Fault {
+pub(super) fn fault(message: impl Into<String>) -> Fault {
     Fault { message: message.into() }
 }
 
 /// Error texts of the engine name the template and its line, never a value.
-fn told(e: &Error) -> Fault {
+pub(super) fn told(e: &Error) -> Fault {
     let mut text = match e.kind() {
         ErrorKind::OutOfFuel => "takes too many steps".to_owned(),
         ErrorKind::UndefinedError => e.detail().map_or_else(
@@ -126,28 +122,8 @@ impl Engine {
             Some(("json", _)) => AutoEscape::Json,
             _ => AutoEscape::None,
         });
-        env.add_filter("abs", filters::abs);
-        env.add_filter("capitalize", filters::capitalize);
-        env.add_filter("date", date);
-        env.add_filter("default", default);
-        env.add_filter("escape", filters::escape);
-        env.add_filter("first", filters::first);
-        env.add_filter("float", filters::float);
-        env.add_filter("int", filters::int);
-        env.add_filter("join", join);
-        env.add_filter("last", filters::last);
-        env.add_filter("length", filters::length);
-        env.add_filter("lower", filters::lower);
-        env.add_filter("minus", |a: f64, b: f64| number(a - b));
-        env.add_filter("plus", |a: f64, b: f64| number(a + b));
-        env.add_filter("replace", replace);
-        env.add_filter("round", filters::round);
-        env.add_filter("times", |a: f64, b: f64| number(a * b));
-        env.add_filter("title", filters::title);
-        env.add_filter("tojson", filters::tojson);
-        env.add_filter("trim", filters::trim);
-        env.add_filter("truncate", truncate);
-        env.add_filter("upper", filters::upper);
+        env.set_formatter(bounds::write);
+        add_filters(&mut env);
         env.add_test("defined", checks::is_defined);
         env.add_test("none", checks::is_none);
         env.add_test("string", checks::is_string);
@@ -162,7 +138,7 @@ impl Engine {
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self, source: &str) -> Result<Vec<String>, Fault> {
-        allowed(source)?;
+        language::check(source)?;
         let template = self.0.template_from_named_str("template", source).map_err(|e| told(&e))?;
         let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
         names.sort();
@@ -175,7 +151,7 @@ impl Engine {
     /// What is wrong with it.
     pub fn compile(&mut self, part: &str, escape: Escape, source: &str) -> Result<(), Fault> {
         // Whatever the store holds: an older version of this program may have allowed more.
-        allowed(source)?;
+        language::check(source)?;
         self.0.add_template_owned(name_of(part, escape), source.to_owned()).map_err(|e| told(&e))
     }
 
@@ -191,27 +167,34 @@ impl Engine {
     }
 }
 
-/// Refuses what is not part of the language.
-fn allowed(source: &str) -> Result<(), Fault> {
-    let mut statement = false;
-    for token in tokenize(source, false, SyntaxConfig::default()) {
-        let (token, span) = token.map_err(|e| told(&e))?;
-        let refused = match token {
-            Token::Ident(word) if statement && !STATEMENTS.contains(&word) => {
-                Some(format!("`{{% {word} %}}` is not available; there are if and for"))
-            }
-            Token::Ident("recursive") => Some("`recursive` is not available".to_owned()),
-            Token::Tilde => Some("`~` is not available: write {{ a }}{{ b }}".to_owned()),
-            Token::Plus => Some("`+` is not available: write {{ a|plus(b) }} for numbers".to_owned()),
-            Token::Mul | Token::Pow => Some("`*` is not available: write {{ a|times(b) }} for numbers".to_owned()),
-            _ => None,
-        };
-        if let Some(message) = refused {
-            return Err(fault(format!("{message}, in line {}", span.start_line)));
-        }
-        statement = matches!(token, Token::BlockStart);
+fn add_filters(env: &mut Environment<'static>) {
+    let all: [(&'static str, Takes, Value); 22] = [
+        ("abs", Takes::Text, Value::from_function(filters::abs)),
+        ("capitalize", Takes::Text, Value::from_function(filters::capitalize)),
+        ("date", Takes::Text, Value::from_function(date)),
+        ("default", Takes::Part, Value::from_function(default)),
+        ("escape", Takes::Any, Value::from_function(filters::escape)),
+        ("first", Takes::Part, Value::from_function(filters::first)),
+        ("float", Takes::Text, Value::from_function(filters::float)),
+        ("int", Takes::Text, Value::from_function(filters::int)),
+        ("join", Takes::Any, Value::from_function(join)),
+        ("last", Takes::Part, Value::from_function(filters::last)),
+        ("length", Takes::Part, Value::from_function(filters::length)),
+        ("lower", Takes::Text, Value::from_function(filters::lower)),
+        ("minus", Takes::Text, Value::from_function(|a: f64, b: f64| number(a - b))),
+        ("plus", Takes::Text, Value::from_function(|a: f64, b: f64| number(a + b))),
+        ("replace", Takes::Text, Value::from_function(replace)),
+        ("round", Takes::Text, Value::from_function(filters::round)),
+        ("times", Takes::Text, Value::from_function(|a: f64, b: f64| number(a * b))),
+        ("title", Takes::Text, Value::from_function(filters::title)),
+        ("tojson", Takes::Json, Value::from_function(filters::tojson)),
+        ("trim", Takes::Text, Value::from_function(filters::trim)),
+        ("truncate", Takes::Part, Value::from_function(truncate)),
+        ("upper", Takes::Text, Value::from_function(filters::upper)),
+    ];
+    for (name, takes, filter) in all {
+        add_filter(env, name, takes, filter);
     }
-    Ok(())
 }
 
 /// Refuses to hold more than [`OUTPUT_MAX`].
@@ -231,12 +214,8 @@ impl io::Write for Bounded {
     }
 }
 
-fn wrong(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message.into())
-}
-
 fn bounded(text: String) -> Result<String, Error> {
-    if text.len() > VALUE_MAX { Err(wrong(format!("a value is larger than {VALUE_MAX} bytes"))) } else { Ok(text) }
+    if text.len() > VALUE_MAX { Err(too_large()) } else { Ok(text) }
 }
 
 /// A whole number where it is one, as people expect of `2|plus(1)`.
@@ -256,6 +235,7 @@ fn join(values: &Value, between: Option<String>) -> Result<String, Error> {
         if i > 0 {
             out.push_str(&between);
         }
+        // The whole was weighed before; only what stands between is not in that weight.
         out.push_str(&value.to_string());
         if out.len() > VALUE_MAX {
             return bounded(out);
@@ -267,20 +247,17 @@ fn join(values: &Value, between: Option<String>) -> Result<String, Error> {
 fn replace(text: &str, from: &str, to: &str) -> Result<String, Error> {
     let found = text.matches(from).count();
     let size = text.len().saturating_add(found.saturating_mul(to.len()));
-    if size > VALUE_MAX {
-        Err(wrong(format!("a value is larger than {VALUE_MAX} bytes")))
-    } else {
-        Ok(text.replace(from, to))
-    }
+    if size > VALUE_MAX { Err(too_large()) } else { Ok(text.replace(from, to)) }
 }
 
 /// At most so many characters, the last of them `…` if some were cut.
-fn truncate(text: &str, characters: Option<usize>) -> String {
-    let most = characters.unwrap_or(255).max(1);
-    if text.chars().count() <= most {
-        return text.to_owned();
+fn truncate(text: &str, characters: Option<usize>) -> Result<String, Error> {
+    // A longer text could not be passed on anyway.
+    let most = characters.unwrap_or(255).clamp(1, VALUE_MAX);
+    if text.chars().nth(most).is_none() {
+        return bounded(text.to_owned());
     }
-    text.chars().take(most - 1).chain(['…']).collect()
+    Ok(text.chars().take(most - 1).chain(['…']).collect())
 }
 
 /// An RFC 3339 time as `format` (strftime; `%Y-%m-%d %H:%M` if none) says, in an IANA time zone (UTC if none).
