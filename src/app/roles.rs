@@ -18,7 +18,7 @@ use super::{
 use crate::{
     base::{clock::Clock, probe::Unfit, secret::Secret, shutdown::Shutdown},
     config::{AuthMode, Config, LogRequests, Role},
-    http::{self, AuthRules, HttpLimits, HttpState, RequestLog, ServeOptions, Surface},
+    http::{self, AuthRules, Bodies, HttpLimits, HttpState, OriginRules, RequestLog, ServeOptions, Surface},
     scheduler, store, telemetry,
     users::AdminMade,
     worker,
@@ -162,6 +162,11 @@ fn serve(
         users: Arc::clone(&app.users),
         post: app.post.clone(),
         auth: auth_rules(c)?,
+        origins: OriginRules {
+            // Probes are asked by whatever watches the host, by whatever name.
+            own_hosts_only: c.auth.mode == AuthMode::Loopback && surface == Surface::Api,
+            hosts: c.http.hosts.clone(),
+        },
         probes: app.probes.clone(),
         ready,
         surface,
@@ -171,6 +176,7 @@ fn serve(
             max_bulk_body: c.http.max_bulk_body,
             page_limit_max: c.http.page_limit_max,
         },
+        bodies: Bodies::new(c.http.max_bodies, c.http.body_timeout),
         metrics: Arc::new(move || metrics.render()),
         request_log: match c.log.requests {
             LogRequests::All => RequestLog::All,

@@ -152,6 +152,14 @@ pub struct Http {
     /// Largest request body of bulk submissions, in bytes.
     #[serde(serialize_with = "units::size")]
     pub max_bulk_body: usize,
+    /// Bytes that all bodies under way may hold together.
+    #[serde(serialize_with = "units::size")]
+    pub max_bodies: usize,
+    /// How long a body may make no progress.
+    #[serde(serialize_with = "units::duration")]
+    pub body_timeout: Duration,
+    /// Further host names by which browsers reach this server; lower case, without ports.
+    pub hosts: Vec<String>,
     /// Most entries on one page.
     pub page_limit_max: usize,
     /// How long requests under way may take when the program stops.

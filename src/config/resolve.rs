@@ -153,10 +153,26 @@ fn http(s: &settings::Http, cores: usize) -> Checked<Http> {
         },
         max_body: size("http.max_body", &s.max_body)?,
         max_bulk_body: size("http.max_bulk_body", &s.max_bulk_body)?,
+        max_bodies: size("http.max_bodies", &s.max_bodies)?,
+        body_timeout: time("http.body_timeout", &s.body_timeout, MS)?,
+        hosts: s.hosts.iter().map(|host| host_name(host)).collect::<Checked<_>>()?,
         page_limit_max: whole("http.page_limit_max", s.page_limit_max, 1, 1000)?,
         shutdown_timeout: time("http.shutdown_timeout", &s.shutdown_timeout, Duration::ZERO)?,
         keep_alive: time("http.keep_alive", &s.keep_alive, SECOND)?,
     })
+}
+
+/// A host name or an address, as it stands in `Host` and `Origin` without a port.
+fn host_name(text: &str) -> Checked<String> {
+    let name = text.trim().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    if is_address || ((1..=253).contains(&name.len()) && name.bytes().all(plain)) {
+        return Ok(name);
+    }
+    let message =
+        format!("holds \"{text}\", but must hold host names such as \"app.example.com\", without scheme and port");
+    Err(fault("http.hosts", message))
 }
 
 fn log(s: &settings::Log) -> Checked<Log> {
@@ -259,6 +275,11 @@ fn relations(c: &Config) -> Checked<()> {
         let (bulk, body) = (Size(c.http.max_bulk_body), Size(c.http.max_body));
         let message = format!("is {bulk}, but must be at least `http.max_body`, which is {body}");
         return Err(fault("http.max_bulk_body", message));
+    }
+    if c.http.max_bodies < c.http.max_bulk_body {
+        let (all, bulk) = (Size(c.http.max_bodies), Size(c.http.max_bulk_body));
+        let message = format!("is {all}, but must be at least `http.max_bulk_body`, which is {bulk}");
+        return Err(fault("http.max_bodies", message));
     }
     if c.queues.len() > c.jobs.max_queues {
         let (n, max) = (c.queues.len(), c.jobs.max_queues);

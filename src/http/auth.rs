@@ -29,6 +29,7 @@ use crate::{
         HttpState,
         problem::{Problem, ProblemType},
     },
+    jobs::authority::Authority,
     users::{Caller, Need, Proof, Refusal, Right, Scope, UserError},
 };
 
@@ -171,6 +172,27 @@ pub(crate) fn caller(req: &HttpRequest) -> Result<Caller, Problem> {
     match req.app_data::<Data<HttpState>>() {
         Some(state) if !state.auth.required => Ok(Caller::Anyone),
         _ => Err(unknown()),
+    }
+}
+
+/// What the sender of this request may do with kinds of job that ask for more than their route.
+pub(crate) fn authority(req: &HttpRequest) -> Authority {
+    if let Some(caller) = req.extensions().get::<Caller>() {
+        return authority_of(caller);
+    }
+    match req.app_data::<Data<HttpState>>() {
+        Some(state) if !state.auth.required => authority_of(&Caller::Anyone),
+        _ => Authority::default(),
+    }
+}
+
+/// What a caller may do with kinds of job that ask for more than their route.
+pub(crate) fn authority_of(caller: &Caller) -> Authority {
+    Authority {
+        control_queues: caller.may(Right::QueuesControl),
+        read_notifications: caller.may(Right::NotificationsRead),
+        write_notifications: caller.may(Right::NotificationsWrite),
+        submit_internal: false,
     }
 }
 

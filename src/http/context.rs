@@ -5,8 +5,8 @@ use std::future::{Ready, ready};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header::HeaderMap};
 
 use crate::{
-    http::{problem::Problem, request_id::RequestId},
-    jobs::service::Origin,
+    http::{auth, problem::Problem, request_id::RequestId},
+    jobs::{authority::Authority, service::Origin},
 };
 
 /// The context of one request, put there by the middleware.
@@ -16,6 +16,8 @@ pub struct RequestContext {
     pub request_id: RequestId,
     /// The caller's W3C trace context, if it sent a well-formed one.
     pub traceparent: Option<String>,
+    /// What the caller may do with kinds of job that ask for more than their route.
+    pub authority: Authority,
 }
 
 impl RequestContext {
@@ -28,7 +30,8 @@ impl RequestContext {
     /// The same for the job queue.
     #[must_use]
     pub fn into_origin(self) -> Origin {
-        Origin { correlation_id: Some(self.request_id.as_str().to_owned()), traceparent: self.traceparent }
+        let correlation_id = Some(self.request_id.as_str().to_owned());
+        Origin { authority: self.authority, correlation_id, traceparent: self.traceparent }
     }
 }
 
@@ -39,7 +42,7 @@ impl FromRequest for RequestContext {
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         let known = req.extensions().get::<RequestId>().cloned();
         let request_id = known.unwrap_or_else(|| RequestId::accept_or_make(req.headers()));
-        ready(Ok(Self { request_id, traceparent: traceparent(req.headers()) }))
+        ready(Ok(Self { request_id, traceparent: traceparent(req.headers()), authority: auth::authority(req) }))
     }
 }
 

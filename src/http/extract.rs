@@ -9,6 +9,7 @@ use std::{
     marker::PhantomData,
     pin::Pin,
     str::FromStr,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -27,7 +28,13 @@ use serde::{
 
 use crate::{
     base::error::FieldError,
-    http::{HttpState, limits::HttpLimits, problem::Problem, problem::ProblemType, query},
+    http::{
+        HttpState,
+        bodies::{Bodies, UnderWay},
+        limits::HttpLimits,
+        problem::{Problem, ProblemType},
+        query,
+    },
 };
 
 /// A type that may be read from a request's body.
@@ -93,18 +100,24 @@ pub(crate) struct ReadBody {
     more: BytesMut,
     limit: usize,
     refused: Option<Problem>,
+    bodies: Option<Arc<Bodies>>,
+    /// Since the reader had to wait for the rest.
+    under_way: Option<UnderWay>,
 }
 
 impl ReadBody {
     /// Begins to read the body of `req`, or refuses it for what its headers say.
     pub(crate) fn start<T: RequestBody>(req: &HttpRequest, payload: &mut Payload) -> Self {
         // `HttpState` is always there: `http::app` puts it in. Without it nothing may be read at all.
-        let limit = req.app_data::<web::Data<HttpState>>().map_or(0, |state| T::limit(&state.limits));
+        let state = req.app_data::<web::Data<HttpState>>();
+        let limit = state.map_or(0, |state| T::limit(&state.limits));
         let refused = media_type_fault(req).or_else(|| {
             let length = req.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
             (length > limit as u64).then(|| Problem::too_large(limit))
         });
-        Self { payload: payload.take(), body: Bytes::new(), more: BytesMut::new(), limit, refused }
+        let bodies = state.map(|state| Arc::clone(&state.bodies));
+        let (body, more) = (Bytes::new(), BytesMut::new());
+        Self { payload: payload.take(), body, more, limit, refused, bodies, under_way: None }
     }
 
     /// Gives the whole body once it is there.
@@ -113,13 +126,22 @@ impl ReadBody {
             return Poll::Ready(Err(problem));
         }
         loop {
-            match ready!(Pin::new(&mut self.payload).poll_next(cx)) {
+            let Poll::Ready(next) = Pin::new(&mut self.payload).poll_next(cx) else {
+                return match self.wait(cx) {
+                    Ok(()) => Poll::Pending,
+                    Err(problem) => Poll::Ready(Err(problem)),
+                };
+            };
+            match next {
                 None if self.more.is_empty() => return Poll::Ready(Ok(std::mem::take(&mut self.body))),
                 None => return Poll::Ready(Ok(std::mem::take(&mut self.more).freeze())),
                 Some(Err(e)) => return Poll::Ready(Err(unreadable(&e, self.limit))),
                 Some(Ok(chunk)) => {
                     if self.body.len().max(self.more.len()).saturating_add(chunk.len()) > self.limit {
                         return Poll::Ready(Err(Problem::too_large(self.limit)));
+                    }
+                    if let Some(Err(problem)) = self.under_way.as_mut().map(|body| body.grow(chunk.len())) {
+                        return Poll::Ready(Err(problem));
                     }
                     if self.body.is_empty() && self.more.is_empty() {
                         self.body = chunk;
@@ -132,6 +154,18 @@ impl ReadBody {
                 }
             }
         }
+    }
+}
+
+impl ReadBody {
+    /// Waits for more of the body, within the bounds of bodies under way.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Result<(), Problem> {
+        if self.under_way.is_none()
+            && let Some(bodies) = &self.bodies
+        {
+            self.under_way = Some(UnderWay::start(bodies, self.body.len().max(self.more.len()))?);
+        }
+        self.under_way.as_mut().map_or(Ok(()), |body| body.poll_alarm(cx))
     }
 }
 

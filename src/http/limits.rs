@@ -2,6 +2,8 @@
 
 use crate::{base::page::PageRequest, http::problem::Problem};
 
+/// Largest body of a request that anybody may send without saying who they are, in bytes.
+pub(crate) const CREDENTIALS_MAX: usize = 4 * 1024;
 /// Entries on a page when the client names no limit.
 const PAGE_LIMIT_DEFAULT: usize = 50;
 
@@ -17,6 +19,12 @@ pub struct HttpLimits {
 }
 
 impl HttpLimits {
+    /// The limit of a body with credentials.
+    #[must_use]
+    pub fn credentials(&self) -> usize {
+        self.max_body.min(CREDENTIALS_MAX)
+    }
+
     /// Checks the page parameters that every list has.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! The one middleware: request id, trailing slash, log line, metrics, problem documents, and panics turned into 500.
+//! The one middleware: request id, trailing slash, pages of other sites, log line, metrics, problem documents, and
+//! panics turned into 500.
 //!
 //! One instead of six, because each layer costs every request; it allocates nothing of its own for a good answer but
 //! the request id.
@@ -10,6 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -29,7 +31,7 @@ use tracing::Span;
 
 use crate::{
     base::error::Kind,
-    http::{RequestLog, problem::Problem, request_id::RequestId},
+    http::{HttpState, RequestLog, problem::Problem, request_id::RequestId},
     telemetry::metrics::{HTTP_REQUEST_DURATION, HTTP_REQUESTS},
 };
 
@@ -40,7 +42,7 @@ pub(crate) struct Route(pub(crate) &'static str);
 const UNMATCHED: Route = Route("unmatched");
 
 /// Observes and completes every request and answer.
-pub(crate) struct Observe(pub(crate) RequestLog);
+pub(crate) struct Observe(pub(crate) Arc<HttpState>);
 
 impl<S> Transform<S, ServiceRequest> for Observe
 where
@@ -54,14 +56,14 @@ where
     type Future = Ready<Result<Self::Transform, ()>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        ready(Ok(ObserveService { service, log: self.0, meters: Rc::default() }))
+        ready(Ok(ObserveService { service, state: Arc::clone(&self.0), meters: Rc::default() }))
     }
 }
 
 /// [`Observe`] on one worker thread.
 pub(crate) struct ObserveService<S> {
     service: S,
-    log: RequestLog,
+    state: Arc<HttpState>,
     meters: Rc<RefCell<Meters>>,
 }
 
@@ -80,7 +82,8 @@ where
         let started = Instant::now();
         trim_trailing_slash(&mut req);
         let id = RequestId::accept_or_make(req.headers());
-        let span = match self.log {
+        let log = self.state.request_log;
+        let span = match log {
             RequestLog::Off => Span::none(),
             RequestLog::Failed | RequestLog::All => {
                 let (method, path, request_id) = (req.method().as_str(), req.path(), id.as_str());
@@ -89,14 +92,36 @@ where
         };
         req.extensions_mut().insert(id.clone());
         let method = Verb::of(req.method());
-        let answer = span.in_scope(|| self.service.call(req));
-        Observed { answer, id, method, span, started, log: self.log, meters: Rc::clone(&self.meters) }
+        let answer = match self.state.origins.refusal(req.method(), req.headers()) {
+            None => Answer::UnderWay(span.in_scope(|| self.service.call(req))),
+            Some(problem) => Answer::Refused(Some(req.error_response(problem))),
+        };
+        Observed { answer, id, method, span, started, log, meters: Rc::clone(&self.meters) }
+    }
+}
+
+/// Who answers a request.
+enum Answer<F> {
+    /// A handler.
+    UnderWay(F),
+    /// The middleware itself; none once it is given.
+    Refused(Option<ServiceResponse<BoxBody>>),
+}
+
+impl<F: Future<Output = Result<ServiceResponse<BoxBody>, Error>> + Unpin> Future for Answer<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::UnderWay(answer) => Pin::new(answer).poll(cx),
+            Self::Refused(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+        }
     }
 }
 
 /// The answer to one request, on its way.
 pub(crate) struct Observed<F> {
-    answer: F,
+    answer: Answer<F>,
     id: RequestId,
     method: Verb,
     span: Span,

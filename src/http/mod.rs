@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod auth;
+mod bodies;
 mod context;
 mod endpoint;
 mod extract;
@@ -33,6 +34,7 @@ mod limits;
 mod middleware;
 mod notification_body;
 mod openapi;
+mod origin;
 mod problem;
 mod query;
 mod request_id;
@@ -44,10 +46,12 @@ mod serve;
 mod tests;
 
 pub use auth::AuthRules;
+pub use bodies::Bodies;
 pub use context::RequestContext;
 pub use extract::{Json, PathParam, Query, RequestBody};
 pub use limits::HttpLimits;
 pub use openapi::document;
+pub use origin::OriginRules;
 pub use problem::{Problem, ProblemType};
 pub use request_id::RequestId;
 pub use routes::docs::Document;
@@ -99,6 +103,8 @@ pub struct HttpState {
     pub post: PostRooms,
     /// Who may call.
     pub auth: AuthRules,
+    /// By which names browsers may reach the server.
+    pub origins: OriginRules,
     /// The backends in use, for `/health`.
     pub probes: Vec<Arc<dyn Probe>>,
     /// Whether the process may take traffic, for `/health/ready`.
@@ -109,6 +115,8 @@ pub struct HttpState {
     pub surface: Surface,
     /// Limits on requests.
     pub limits: HttpLimits,
+    /// What bodies under way may cost.
+    pub bodies: Arc<Bodies>,
     /// The text behind `/metrics`.
     pub metrics: MetricsText,
     /// Which requests are logged.
@@ -134,7 +142,7 @@ pub fn app(
             Surface::Probes => routes::register_probes,
         })
         .default_service(web::to(unknown_path))
-        .wrap(middleware::Observe(state.request_log))
+        .wrap(middleware::Observe(Arc::clone(state)))
 }
 
 fn unknown_path() -> Ready<Result<HttpResponse, Problem>> {

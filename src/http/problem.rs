@@ -47,6 +47,8 @@ pub enum ProblemType {
     NotFound,
     /// Something is at this path, but not for this method.
     MethodNotAllowed,
+    /// The body did not arrive in time.
+    RequestTimeout,
     /// The request contradicts the present state.
     Conflict,
     /// The body is over its limit.
@@ -79,12 +81,13 @@ impl From<Kind> for ProblemType {
 
 impl ProblemType {
     /// Every type.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
+        Self::RequestTimeout,
         Self::Conflict,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
@@ -102,6 +105,7 @@ impl ProblemType {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict => StatusCode::CONFLICT,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -120,6 +124,7 @@ impl ProblemType {
             Self::Forbidden => "/problems/forbidden",
             Self::NotFound => "/problems/not_found",
             Self::MethodNotAllowed => "/problems/method_not_allowed",
+            Self::RequestTimeout => "/problems/request_timeout",
             Self::Conflict => "/problems/conflict",
             Self::PayloadTooLarge => "/problems/payload_too_large",
             Self::UnsupportedMediaType => "/problems/unsupported_media_type",
@@ -138,6 +143,7 @@ impl ProblemType {
             Self::Forbidden => "Not allowed",
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "The method is not allowed here",
+            Self::RequestTimeout => "The body did not arrive in time",
             Self::Conflict => "The request conflicts with the present state",
             Self::PayloadTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The media type is not supported",
@@ -281,6 +287,10 @@ impl Problem {
             let challenge = HeaderValue::from_static(self.0.challenge.unwrap_or(CHALLENGE));
             response.insert_header((header::WWW_AUTHENTICATE, challenge));
         }
+        if self.0.kind == ProblemType::RequestTimeout {
+            // The rest of the body may still come, and would be read as the next request.
+            response.force_close();
+        }
         if matches!(self.0.kind, ProblemType::Unavailable | ProblemType::TooManyRequests) {
             response.insert_header((
                 header::RETRY_AFTER,
@@ -337,7 +347,7 @@ impl From<JobsError> for Problem {
                 Self::new(kind, text).naming(vec![FieldError::new(field, message)])
             }
             JobsError::NotFound(message) => Self::not_found("id", message),
-            JobsError::Conflict(_) => Self::new(kind, text),
+            JobsError::Conflict(_) | JobsError::Forbidden(_) => Self::new(kind, text),
             JobsError::QueueFull { retry_after, .. } => {
                 let mut problem = Self::new(kind, text);
                 problem.0.retry_after = Some(retry_after.as_secs().max(1));

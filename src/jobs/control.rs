@@ -8,6 +8,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
+    authority::Authority,
     error::JobsError,
     model::Job,
     service::{Jobs, MAX_ATTEMPTS},
@@ -117,8 +118,9 @@ impl Jobs {
     /// Cancels a job; a running one is asked to stop. Answers the job and whether it is still running.
     ///
     /// # Errors
-    /// If there is none, it had ended, or the store fails.
-    pub async fn cancel(&self, id: JobId) -> Result<(Job, bool), JobsError> {
+    /// If there is none, its kind asks for more than the caller may, it had ended, or the store fails.
+    pub async fn cancel(&self, id: JobId, by: Authority) -> Result<(Job, bool), JobsError> {
+        self.authorize_job(id, by).await?;
         let requested = match self.store.cancel(&[id], self.clock.now()).await?.first() {
             Some(Cancelled::Now) => false,
             Some(Cancelled::Requested) => true,
@@ -136,8 +138,9 @@ impl Jobs {
     /// Runs a failed, cancelled or scheduled job now.
     ///
     /// # Errors
-    /// If there is none, its state does not allow it, or the store fails.
-    pub async fn retry(&self, id: JobId) -> Result<Job, JobsError> {
+    /// If there is none, its kind asks for more than the caller may, its state does not allow it, or the store fails.
+    pub async fn retry(&self, id: JobId, by: Authority) -> Result<Job, JobsError> {
+        self.authorize_job(id, by).await?;
         let again = [Again { id, at: None }];
         match self.store.run_again(&again, &JobEdit::default(), self.clock.now()).await?.into_iter().next() {
             Some(RanAgain::Queued(w)) => self.wake(&[wake_up(w)]).await,
@@ -226,16 +229,17 @@ impl Jobs {
         Ok(purged)
     }
 
-    /// Runs dead letters again.
+    /// Runs dead letters again, of those that the caller may act on (see, for a dry run).
     ///
     /// # Errors
-    /// If the edit is wrong for one of them (nothing is changed then), or the store fails.
-    pub async fn replay(&self, wish: &Replay) -> Result<BulkDone, JobsError> {
+    /// If the filter names a kind or a job that the caller may not act on, if the edit is wrong for one of them (nothing is
+    /// changed then), or the store fails.
+    pub async fn replay(&self, wish: &Replay, by: Authority) -> Result<BulkDone, JobsError> {
         self.check_edit(&wish.edit)?;
         if let Some(queue) = &wish.edit.queue {
             self.admit_names(&[queue], "edit.queue").await?;
         }
-        let met = self.dead_letters(&wish.filter, wish.limit).await?;
+        let met = self.dead_letters(&wish.filter, wish.limit, wish.dry_run, by).await?;
         self.check_edit_kinds(&wish.edit, &met)?;
         let ids: Vec<JobId> = met.into_iter().map(|(id, _)| id).collect();
         let mut done = BulkDone { matched: ids.len(), changed: 0, ids: ids.iter().take(100).copied().collect() };
@@ -280,12 +284,20 @@ impl Jobs {
         Ok(done)
     }
 
-    /// Forgets dead letters.
+    /// Forgets dead letters, of those that the caller may act on (see, for a dry run).
     ///
     /// # Errors
-    /// If the store fails; those forgotten until then stay forgotten.
-    pub async fn discard(&self, filter: &DeadFilter, limit: usize, dry_run: bool) -> Result<BulkDone, JobsError> {
-        let ids: Vec<JobId> = self.dead_letters(filter, limit).await?.into_iter().map(|(id, _)| id).collect();
+    /// If the filter names a kind or a job that the caller may not act on, or the store fails; those forgotten until then
+    /// stay forgotten.
+    pub async fn discard(
+        &self,
+        filter: &DeadFilter,
+        limit: usize,
+        dry_run: bool,
+        by: Authority,
+    ) -> Result<BulkDone, JobsError> {
+        let met = self.dead_letters(filter, limit, dry_run, by).await?;
+        let ids: Vec<JobId> = met.into_iter().map(|(id, _)| id).collect();
         let mut done = BulkDone { matched: ids.len(), changed: 0, ids: ids.iter().take(100).copied().collect() };
         if !dry_run {
             for batch in ids.chunks(BATCH) {
@@ -355,6 +367,11 @@ impl Jobs {
         let kinds: BTreeSet<&KindName> = met.iter().map(|(_, k)| k).collect();
         for kind in kinds {
             let Some(kind) = self.registry.get(kind.as_str()) else { continue };
+            if kind.internal {
+                let message =
+                    format!("payloads of `{}` are made by the program and never edited: send anew", kind.name);
+                return Err(JobsError::field("edit.payload", message));
+            }
             let faults = self.check_payload(kind, payload)?;
             if !faults.is_empty() {
                 return Err(JobsError::Invalid(faults.into_iter().map(|f| f.under("edit")).collect()));
@@ -363,13 +380,51 @@ impl Jobs {
         Ok(())
     }
 
-    async fn dead_letters(&self, filter: &DeadFilter, limit: usize) -> Result<Vec<(JobId, KindName)>, JobsError> {
+    /// Refuses a caller who may not act on this job; one who may not even see it is told that there is none.
+    async fn authorize_job(&self, id: JobId, by: Authority) -> Result<(), JobsError> {
+        // A kind never changes, so nothing can happen between this look and the act.
+        if by.is_full() {
+            return Ok(());
+        }
+        let job = self.get(id).await?;
+        if !self.may_read(&job.kind, by) {
+            return Err(JobsError::NotFound(format!("there is no job {id}")));
+        }
+        self.authorize(&job.kind, by)
+    }
+
+    /// The dead letters that a filter meets and the caller may see, and act on unless `only_look`.
+    async fn dead_letters(
+        &self,
+        filter: &DeadFilter,
+        limit: usize,
+        only_look: bool,
+        by: Authority,
+    ) -> Result<Vec<(JobId, KindName)>, JobsError> {
+        let may = |kind: &KindName| {
+            let right = self.right_of(kind);
+            by.may_read(right) && (only_look || by.may_act(right))
+        };
+        if let Some(kind) = filter.kind.as_ref().filter(|kind| !may(kind)) {
+            let scopes = match only_look {
+                true => "notifications:read",
+                false => "notifications:read` and `notifications:write",
+            };
+            return Err(JobsError::Forbidden(format!(
+                "dead letters of the kind `{kind}` need an administrator, or an API key with `{scopes}`"
+            )));
+        }
         let mut met = Vec::new();
         if let Some(ids) = &filter.ids {
             for id in ids.iter().take(limit) {
                 if let Some(job) = self.store.get(*id).await?
                     && filter.matches(&job)
+                    && self.may_read(&job.kind, by)
                 {
+                    // The caller named it and sees it: leaving it out would be no answer.
+                    if !only_look {
+                        self.authorize(&job.kind, by)?;
+                    }
                     met.push((job.id, job.kind));
                 }
             }
@@ -390,7 +445,7 @@ impl Jobs {
                 if met.len() == limit {
                     return Ok(met);
                 }
-                if filter.matches(&job) {
+                if filter.matches(&job) && may(&job.kind) {
                     met.push((job.id, job.kind));
                 }
             }

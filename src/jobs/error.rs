@@ -24,6 +24,9 @@ pub enum JobsError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The caller may not do this with jobs of this kind.
+    #[error("{0}")]
+    Forbidden(String),
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
@@ -66,6 +69,7 @@ impl JobsError {
         match self {
             Self::Invalid(_) => Kind::Invalid,
             Self::TooLarge { .. } => Kind::TooLarge,
+            Self::Forbidden(_) => Kind::Forbidden,
             Self::NotFound(_) => Kind::NotFound,
             Self::Conflict(_) => Kind::Conflict,
             Self::QueueFull { .. } => Kind::Unavailable,

@@ -24,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{context::JobContext, model::JobError};
+use super::{authority::KindRight, context::JobContext, model::JobError};
 use crate::base::{backoff::Backoff, id::Priority};
 
 /// How a handler ended. There are no magic errors: what the handler means is what it returns.
@@ -75,6 +75,8 @@ pub struct KindOptions {
     pub example: &'static str,
     /// Only this program submits such jobs: clients have another way to ask for them.
     pub internal: bool,
+    /// What its jobs ask of those who act on them.
+    pub right: KindRight,
 }
 
 /// Code that runs jobs of one kind.

@@ -5,6 +5,7 @@
 
 mod admit;
 pub mod announce;
+pub mod authority;
 pub mod context;
 pub mod control;
 pub mod error;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Value, value::RawValue};
 
 use super::{
+    authority::KindRight,
     kind::{Handler, JobKind, Typed},
     schema::Schema,
 };
@@ -48,6 +49,8 @@ pub struct Kind {
     pub example: Box<RawValue>,
     /// Only this program submits such jobs.
     pub internal: bool,
+    /// What its jobs ask of those who act on them.
+    pub right: KindRight,
     /// What runs.
     pub handler: Arc<dyn Handler>,
 }
@@ -97,6 +100,7 @@ impl Registry {
             schema,
             example: RawValue::from_string(o.example.to_owned()).map_err(|e| wrong("example", &e))?,
             internal: o.internal,
+            right: o.right,
             handler: Arc::new(Typed(kind)),
         })
     }

@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, value::RawValue};
 
 use super::{
+    authority::{Authority, KindRight},
     error::JobsError,
     model::{Job, Spec},
     registry::Registry,
@@ -83,9 +84,11 @@ pub struct Submit {
     pub tags: Vec<String>,
 }
 
-/// Where a request came from, for logs and traces.
+/// Where a request came from: what its caller may do, and its names in logs and traces.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
+    /// What the caller may do with kinds that ask for more than their route.
+    pub authority: Authority,
     /// The request's id.
     pub correlation_id: Option<String>,
     /// Its W3C trace context.
@@ -330,6 +333,28 @@ impl Jobs {
         Ok(self.store.list(filter, page).await?)
     }
 
+    /// Whether the caller may see jobs of this kind. A kind that this process does not know asks for nothing more.
+    #[must_use]
+    pub fn may_read(&self, kind: &KindName, by: Authority) -> bool {
+        by.may_read(self.right_of(kind))
+    }
+
+    pub(super) fn right_of(&self, kind: &KindName) -> KindRight {
+        self.registry.get(kind.as_str()).map_or(KindRight::Jobs, |kind| kind.right)
+    }
+
+    /// Refuses a caller who may not act on jobs of this kind.
+    pub(super) fn authorize(&self, kind: &KindName, by: Authority) -> Result<(), JobsError> {
+        let right = self.right_of(kind);
+        if by.may_act(right) {
+            return Ok(());
+        }
+        Err(JobsError::Forbidden(format!(
+            "jobs of the kind `{kind}` need an administrator, or an API key with the scope `{}`",
+            right.scope()
+        )))
+    }
+
     fn build(&self, asked: Vec<Submit>, origin: &Origin, now: Timestamp) -> Result<Vec<Job>, JobsError> {
         if asked.is_empty() || asked.len() > self.limits.bulk_max {
             let message = format!("holds {} jobs, but must hold 1 to {}", asked.len(), self.limits.bulk_max);
@@ -362,6 +387,14 @@ impl Jobs {
             let message = format!("`{}` is not a known job kind; known are {}", submit.kind, known.join(", "));
             return Err(JobsError::field("kind", message));
         };
+        if kind.internal && !origin.authority.submit_internal {
+            let message = format!(
+                "`{}` cannot be submitted as a job: send notifications by POST /api/v1/notifications",
+                submit.kind
+            );
+            return Err(JobsError::field("kind", message));
+        }
+        self.authorize(&kind.name, origin.authority)?;
         let mut faults = self.check_limits(&submit);
         let payload = match submit.payload {
             Some(p) => p,

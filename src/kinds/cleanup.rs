@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::Deps;
 use crate::jobs::{
+    authority::KindRight,
     context::JobContext,
     kind::{JobKind, KindOptions, Outcome},
     model::JobError,
@@ -40,6 +41,8 @@ impl JobKind for Cleanup {
             description: "Removes finished jobs and dead letters that are older than their retention.",
             queue: Some("scheduled"),
             example: r#"{"finished_older_than":604800}"#,
+            // It removes what others submitted, and with an age of 0 all of it.
+            right: KindRight::Queues,
             ..KindOptions::default()
         }
     }

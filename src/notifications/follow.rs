@@ -17,6 +17,7 @@ use crate::{
     base::error::{FieldError, Kind},
     events::{self, Event},
     jobs::{
+        authority::KindRight,
         context::JobContext,
         kind::{JobKind, KindOptions, Outcome},
         model::JobError,
@@ -53,6 +54,7 @@ impl JobKind for Follower {
             queue: Some(events::QUEUE),
             example: r#"{"v":1,"id":"0192f0c1-2345-7abc-8def-0123456789ab","name":"item.created","at":"2026-11-21T08:00:00.000Z","subject":"0192f0c1-2345-7abc-8def-0123456789ac","data":{}}"#,
             internal: true,
+            right: KindRight::Notifications,
             ..KindOptions::default()
         }
     }
@@ -146,7 +148,7 @@ impl Notifications {
             key: format!("{}/{}", event.id, if kept.id.is_nil() { rule.name.clone() } else { kept.id.to_string() }),
             request: Sha256::digest(event.id.as_bytes()).into(),
         };
-        let origin = Origin { correlation_id: event.correlation_id.clone(), traceparent: None };
+        let origin = Origin { correlation_id: event.correlation_id.clone(), ..Origin::default() };
         let sent = self.send(&send, &origin, Some(key), ids).await?;
         Ok(read_ids(&sent.answer)?.len())
     }

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     base::{backoff::Backoff, failpoint, id::ContactId},
     jobs::{
+        authority::KindRight,
         context::JobContext,
         kind::{JobKind, KindOptions, Outcome},
         model::JobError,
@@ -304,6 +305,7 @@ macro_rules! kind {
                     timeout: Some(TIMEOUT),
                     example: $example,
                     internal: true,
+                    right: KindRight::Notifications,
                     ..KindOptions::default()
                 }
             }

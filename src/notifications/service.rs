@@ -22,6 +22,7 @@ use crate::{
         page::{Page, PageRequest},
     },
     jobs::{
+        authority::Authority,
         error::JobsError,
         model::Job,
         service::{Jobs, Key, Origin, Submit, Submitted},
@@ -118,7 +119,7 @@ impl Notifications {
             );
             return Err(NotificationError::field("variables", message));
         }
-        self.jobs.accept(asked, origin, key, render).await.map_err(told)
+        self.jobs.accept(asked, &as_program(origin), key, render).await.map_err(told)
     }
 
     /// What would become of a request for its first recipient, now.
@@ -194,7 +195,7 @@ impl Notifications {
     /// If there is none, it had ended, or the store fails.
     pub async fn cancel(&self, id: JobId) -> Result<(Notification, bool), NotificationError> {
         let before = self.get(id).await?;
-        let (job, running) = self.jobs.cancel(id).await?;
+        let (job, running) = self.jobs.cancel(id, Authority::PROGRAM).await?;
         Ok((Notification::of(job).unwrap_or(before), running))
     }
 
@@ -204,7 +205,7 @@ impl Notifications {
     /// If there is none, its state does not allow it, or the store fails.
     pub async fn replay(&self, id: JobId) -> Result<Notification, NotificationError> {
         let before = self.get(id).await?;
-        let job = match self.jobs.retry(id).await {
+        let job = match self.jobs.retry(id, Authority::PROGRAM).await {
             Err(JobsError::Conflict(_)) => {
                 let status = before.status().as_str();
                 return Err(NotificationError::Conflict(format!(
@@ -230,7 +231,7 @@ impl Notifications {
             |endpoint: &Uuid| Payload { endpoint: Some(*endpoint), parent: Some(case.id), ..case.payload.clone() };
         let asked = endpoints.iter().map(part).map(|p| submit_as(case.channel, Some(case.priority), None, p));
         let asked = asked.collect::<Result<Vec<_>, _>>()?;
-        let origin = Origin { correlation_id, traceparent: None };
+        let origin = as_program(&Origin { correlation_id, ..Origin::default() });
         let done = self.jobs.submit(asked, &origin, Some(parts_of(case.id)), ids).await?;
         read_ids(&done.answer)
     }
@@ -243,6 +244,11 @@ impl Notifications {
     pub(super) async fn expanded(&self, id: Uuid) -> Result<Option<Vec<Uuid>>, NotificationError> {
         self.jobs.recall(&parts_of(id)).await?.map(|done| read_ids(&done.answer)).transpose()
     }
+}
+
+/// The same request, asked by the program: whether its caller may send was decided before.
+fn as_program(origin: &Origin) -> Origin {
+    Origin { authority: Authority::PROGRAM, ..origin.clone() }
 }
 
 /// The key under which a notification is split: done again, it is split once.

@@ -20,7 +20,8 @@ use crate::{
 const PASSWORD: &str = "correct horse battery";
 const KEY: &str = "first:0123456789abcdef0123456789abcdef-signs";
 /// Callers must say who they are.
-pub(crate) const REQUIRED: &[(&str, &str)] = &[("APP__AUTH__MODE", "required"), ("APP__AUTH__JWT_KEYS", KEY)];
+pub(crate) const REQUIRED: &[(&str, &str)] =
+    &[("APP__AUTH__MODE", "required"), ("APP__AUTH__JWT_KEYS", KEY), ("APP__AUTH__REGISTRATION", "open")];
 
 struct Asked {
     status: StatusCode,

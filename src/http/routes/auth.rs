@@ -14,7 +14,7 @@ use crate::{
     base::secret::Secret,
     config::Registration,
     http::{
-        HttpState, RequestContext,
+        HttpLimits, HttpState, RequestContext,
         auth::{Client, proof},
         endpoint::Endpoint,
         extract::{Json, RequestBody},
@@ -60,7 +60,11 @@ pub(crate) struct RegisterBody {
     preferences: Option<Map<String, Value>>,
 }
 
-impl RequestBody for RegisterBody {}
+impl RequestBody for RegisterBody {
+    fn limit(limits: &HttpLimits) -> usize {
+        limits.credentials()
+    }
+}
 
 /// Makes a user of whoever asks
 ///
@@ -107,7 +111,11 @@ pub(crate) struct LoginBody {
     password: String,
 }
 
-impl RequestBody for LoginBody {}
+impl RequestBody for LoginBody {
+    fn limit(limits: &HttpLimits) -> usize {
+        limits.credentials()
+    }
+}
 
 /// A token.
 #[derive(Serialize, ToSchema)]

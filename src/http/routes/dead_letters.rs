@@ -13,6 +13,7 @@ use crate::{
     },
     http::{
         HttpState,
+        auth::authority_of,
         endpoint::Endpoint,
         extract::{Json, Object, Query, RequestBody, present},
         job_body::{JobBody, PriorityDoc},
@@ -245,7 +246,11 @@ pub(crate) async fn list(
 #[utoipa::path(post, path = "/api/v1/dead-letters/replay", tag = "dead letters",
     operation_id = "replay_dead_letters", request_body = ReplayBody,
     responses((status = 200, description = "Done, or with `dry_run` what would be done", body = Replayed)))]
-pub(crate) async fn replay(state: Data<HttpState>, Json(body): Json<ReplayBody>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn replay(
+    state: Data<HttpState>,
+    caller: Caller,
+    Json(body): Json<ReplayBody>,
+) -> Result<HttpResponse, Problem> {
     let ReplayBody { filter: Object(filter), rate, dry_run, edit, limit } = body;
     if let Some(rate) = rate.filter(|r| !(*r > 0.0 && *r <= RATE_MAX)) {
         let message = format!("is {rate}, but must be more than 0 and at most {RATE_MAX} jobs a second");
@@ -253,7 +258,7 @@ pub(crate) async fn replay(state: Data<HttpState>, Json(body): Json<ReplayBody>)
     }
     let edit = edit.map(|Object(edit)| edit.into()).unwrap_or_default();
     let wish = Replay { filter: filter.checked()?, rate, dry_run, edit, limit: limit_of(limit)? };
-    let done = state.jobs.replay(&wish).await.map_err(|e| match e {
+    let done = state.jobs.replay(&wish, authority_of(&caller)).await.map_err(|e| match e {
         // The service checks the payload as it would that of a submit.
         JobsError::TooLarge { field, size, limit } => {
             JobsError::TooLarge { field: format!("edit.{field}"), size, limit }
@@ -267,8 +272,13 @@ pub(crate) async fn replay(state: Data<HttpState>, Json(body): Json<ReplayBody>)
 #[utoipa::path(post, path = "/api/v1/dead-letters/discard", tag = "dead letters",
     operation_id = "discard_dead_letters", request_body = DiscardBody,
     responses((status = 200, description = "Done, or with `dry_run` what would be done", body = Discarded)))]
-pub(crate) async fn discard(state: Data<HttpState>, Json(body): Json<DiscardBody>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn discard(
+    state: Data<HttpState>,
+    caller: Caller,
+    Json(body): Json<DiscardBody>,
+) -> Result<HttpResponse, Problem> {
     let DiscardBody { filter: Object(filter), dry_run, limit } = body;
-    let done = state.jobs.discard(&filter.checked()?, limit_of(limit)?, dry_run).await?;
+    let (filter, limit) = (filter.checked()?, limit_of(limit)?);
+    let done = state.jobs.discard(&filter, limit, dry_run, authority_of(&caller)).await?;
     json(StatusCode::OK, &Discarded { matched: done.matched, discarded: done.changed, dry_run })
 }

@@ -14,6 +14,7 @@ use crate::{
     },
     http::{
         HttpState,
+        auth::authority_of,
         endpoint::Endpoint,
         extract::{PathParam, Query},
         job_body::{JobBody, StateDoc},
@@ -94,10 +95,9 @@ pub(crate) async fn list(
     list_of(&state, &caller, &filter, page).await
 }
 
-/// Whether this caller may see a job. Those of internal kinds hold what is written to others: notifications, events.
+/// Whether this caller may see a job. Those of some kinds hold what is written to others.
 pub(super) fn is_open(state: &HttpState, caller: &Caller, job: &Job) -> bool {
-    let internal = state.jobs.registry().get(job.kind.as_str()).is_some_and(|kind| kind.internal);
-    !internal || caller.may(Right::NotificationsRead)
+    state.jobs.may_read(&job.kind, authority_of(caller))
 }
 
 /// The job, if this caller may see it.
@@ -163,8 +163,7 @@ pub(crate) async fn cancel(
     caller: Caller,
     PathParam(id): PathParam<JobId>,
 ) -> Result<HttpResponse, Problem> {
-    visible(&state, &caller, id).await?;
-    let (job, asked) = state.jobs.cancel(id).await?;
+    let (job, asked) = state.jobs.cancel(id, authority_of(&caller)).await?;
     let status = if asked { StatusCode::ACCEPTED } else { StatusCode::OK };
     json(status, &JobBody::of(&job))
 }
@@ -179,7 +178,6 @@ pub(crate) async fn retry(
     caller: Caller,
     PathParam(id): PathParam<JobId>,
 ) -> Result<HttpResponse, Problem> {
-    visible(&state, &caller, id).await?;
-    let job = state.jobs.retry(id).await?;
+    let job = state.jobs.retry(id, authority_of(&caller)).await?;
     json(StatusCode::OK, &JobBody::of(&job))
 }

@@ -224,7 +224,6 @@ pub(crate) async fn submit(
     context: RequestContext,
     Keyed { body, key }: Keyed<SubmitBody>,
 ) -> Result<HttpResponse, Problem> {
-    open_to_all(&state.jobs, &body.kind, "kind")?;
     let asked = body.into_submit(&state.jobs);
     let mut made = None;
     let done = state
@@ -251,26 +250,11 @@ pub(crate) async fn submit_bulk(
     context: RequestContext,
     Keyed { body, key }: Keyed<BulkBody>,
 ) -> Result<HttpResponse, Problem> {
-    for (i, Object(job)) in body.jobs.iter().enumerate() {
-        open_to_all(&state.jobs, &job.kind, &format!("jobs[{i}].kind"))?;
-    }
     let asked: Vec<Submit> = body.jobs.into_iter().map(|Object(job)| job.into_submit(&state.jobs)).collect();
     let alone = asked.len() == 1;
     let done = state.jobs.submit(asked, &context.into_origin(), key, render_bulk).await;
     let done = done.map_err(|e| if alone { under_first(e) } else { e })?;
     Ok(accepted(done.answer, None, done.replayed))
-}
-
-/// Some kinds are submitted by the program itself, which has checked what is asked of it.
-fn open_to_all(jobs: &Jobs, kind: &KindName, field: &str) -> Result<(), Problem> {
-    match jobs.registry().get(kind.as_str()) {
-        Some(found) if found.internal => {
-            let message =
-                format!("`{kind}` cannot be submitted as a job: send notifications by POST /api/v1/notifications");
-            Err(Problem::invalid_field(field, message))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The service names the fields of a lone job as those of a single submit.

@@ -12,6 +12,7 @@ use crate::{
 };
 
 const REQUIRED: &[(&str, &str)] = &[("auth.mode", "required")];
+const REGISTERING: &[(&str, &str)] = &[("auth.mode", "required"), ("auth.registration", "open")];
 const PASSWORD: &str = "correct horse battery";
 const ID: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
@@ -213,7 +214,7 @@ async fn rights_are_given_by_administrators_alone() {
 
 #[actix_web::test]
 async fn tokens_are_given_told_and_end() {
-    let t = Under::required().await;
+    let t = Under::configured(REGISTERING, |_| {}).await;
     let registered =
         t.post("/api/v1/auth/register", json!({"email": "Ada@Example.com", "name": "Ada", "password": PASSWORD})).await;
     let user = registered.json();
@@ -238,7 +239,7 @@ async fn tokens_are_given_told_and_end() {
 
 #[actix_web::test]
 async fn attempts_to_log_in_run_out_by_address_and_by_client() {
-    let t = Under::required().await;
+    let t = Under::configured(REGISTERING, |_| {}).await;
     let login = async |email: &str, client: &str| {
         let body = json!({"email": email, "password": "wrong horse battery"}).to_string();
         let request = TestRequest::post().uri("/api/v1/auth/login").insert_header(("x-real-ip", client));
@@ -263,8 +264,8 @@ async fn attempts_to_log_in_run_out_by_address_and_by_client() {
 }
 
 #[actix_web::test]
-async fn registration_can_be_closed() {
-    let t = Under::configured(&[("auth.mode", "required"), ("auth.registration", "admin")], |_| {}).await;
+async fn registration_is_closed_unless_it_is_opened() {
+    let t = Under::required().await;
     let new = json!({"email": "a@example.com", "name": "A", "password": PASSWORD});
     t.post("/api/v1/auth/register", new.clone()).await.problem(403, "forbidden");
     let (_, admin) = t.signed_in("root@example.com", Role::Admin).await;

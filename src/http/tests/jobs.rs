@@ -65,9 +65,22 @@ impl Under {
     /// Makes a dead letter and gives its id.
     pub(super) async fn dead(&self, body: Value) -> String {
         let id = self.submitted(body).await;
-        let job = self.claim(&id).await;
-        self.finish(&job, Verdict::Fail, Some(JobError::new("boom", "it broke"))).await;
+        self.fail(&id).await;
         id
+    }
+
+    /// The same, submitted by a caller with a key.
+    pub(super) async fn dead_by(&self, auth: &str, body: Value) -> String {
+        let answer = self.call(Method::POST, JOBS, auth, body).await;
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        self.fail(&id).await;
+        id
+    }
+
+    /// Lets a queued job run and fail for good.
+    pub(super) async fn fail(&self, id: &str) {
+        let job = self.claim(id).await;
+        self.finish(&job, Verdict::Fail, Some(JobError::new("boom", "it broke"))).await;
     }
 
     async fn count(&self) -> usize {

@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use actix_web::{
@@ -35,17 +36,19 @@ use crate::{
     },
     config,
     events::{Bell, Event},
-    http::{AuthRules, Document, HttpLimits, HttpState, RequestLog, app},
+    http::{AuthRules, Bodies, Document, HttpLimits, HttpState, OriginRules, RequestLog, app},
     items::{Item, ItemFilter, ItemStore, Items},
 };
 
 mod auth;
+mod browsers;
 mod control;
 mod dead_letters;
 mod docs;
 mod items;
 mod jobs;
 mod notifications;
+mod rights;
 mod server;
 mod shared;
 mod tasks;
@@ -168,6 +171,8 @@ pub(super) fn state_over(store: Arc<FakeStore>, backing: &Backing) -> HttpState 
             required: backing.app.config.auth.mode == config::AuthMode::Required,
             client_header: Some(header::HeaderName::from_static("x-real-ip")),
         },
+        origins: OriginRules::default(),
+        bodies: Bodies::new(8 << 20, Duration::from_secs(10)),
         probes: Vec::new(),
         ready: Arc::new(AtomicBool::new(true)),
         version: "1.2.3",

@@ -14,14 +14,22 @@ use crate::{
     http::{ServeOptions, listen, serve},
 };
 
-fn started() -> (SocketAddr, Shutdown, JoinHandle<std::io::Result<()>>, Backing) {
+type Started = (SocketAddr, Shutdown, JoinHandle<std::io::Result<()>>, Backing);
+
+fn started() -> Started {
+    started_with(|_| {})
+}
+
+fn started_with(change: impl FnOnce(&mut HttpState)) -> Started {
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
     let (shutdown_timeout, keep_alive) = (Duration::from_secs(5), Duration::from_secs(75));
     let options = ServeOptions { workers: NonZeroUsize::MIN, shutdown_timeout, keep_alive };
     let backing = Backing::new(&[]);
-    let state = Arc::new(state_over(Arc::new(FakeStore::default()), &backing));
+    let mut state = state_over(Arc::new(FakeStore::default()), &backing);
+    change(&mut state);
+    let state = Arc::new(state);
     (addr, shutdown.clone(), tokio::spawn(serve(state, listener, options, shutdown)), backing)
 }
 
@@ -87,4 +95,95 @@ async fn draining_lets_a_request_under_way_finish_and_takes_no_more() {
     slow.read_to_string(&mut answer).await.unwrap();
     assert!(answer.contains("HTTP/1.1 201"), "{answer}");
     tokio::time::timeout(Duration::from_secs(5), server).await.unwrap().unwrap().unwrap();
+}
+
+const POST: &str = "POST /api/items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+
+/// Begins a request whose body is announced with `length` bytes, and sends `sent` of it.
+async fn unfinished(addr: SocketAddr, length: usize, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let body = format!("{POST}Content-Length: {length}\r\n\r\n{}", " ".repeat(sent));
+    stream.write_all(body.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn answer_of(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stands_still_is_ended_with_its_connection() {
+    let (addr, shutdown, server, _backing) =
+        started_with(|state| state.bodies = Bodies::new(1 << 20, Duration::from_millis(100)));
+    for sent in [0, 1, 100_000] {
+        let answer = answer_of(unfinished(addr, 150_000, sent).await).await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        assert!(answer.contains("connection: close") && answer.contains("/problems/request_timeout"), "{answer}");
+    }
+    shutdown.drain.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_drips_is_ended_too() {
+    let (addr, shutdown, server, _backing) =
+        started_with(|state| state.bodies = Bodies::new(1 << 20, Duration::from_millis(200)));
+    let stream = unfinished(addr, 150_000, 1).await;
+    let (mut read, mut write) = stream.into_split();
+    let drip = tokio::spawn(async move {
+        // Ends when the server has closed the connection.
+        while write.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut start = [0; 12];
+    read.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 408");
+    drop(read);
+    drip.await.unwrap();
+    shutdown.drain.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_under_way_share_one_bound() {
+    let bodies = Bodies::new(250_000, Duration::from_secs(60));
+    let (addr, shutdown, server, _backing) = started_with(|state| state.bodies = Arc::clone(&bodies));
+    let held = unfinished(addr, 150_000, 149_999).await;
+    let full = async || {
+        let answer = answer_of(unfinished(addr, 150_000, 149_999).await).await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: "), "{answer}");
+    };
+    while bodies.free() > 250_000 - 149_999 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    full().await;
+    let whole = r#"{"name":"x"}"#;
+    let head = format!("{POST}Connection: close\r\nContent-Length: {}\r\n\r\n", whole.len());
+    let small = exchange(addr, &format!("{head}{whole}")).await;
+    assert!(small.starts_with("HTTP/1.1 201"), "a body that is there with its headers is not counted");
+    drop(held);
+    while bodies.free() < 250_000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shutdown.drain.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_small() {
+    let (addr, shutdown, server, _backing) = started();
+    for path in ["/api/v1/auth/login", "/api/v1/auth/register"] {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n");
+        let answer = exchange(addr, &format!("{head}Content-Length: 4097\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("4096 bytes"), "{answer}");
+        let body = format!("{{\"email\":\"{}\",\"password\":\"", "a".repeat(4000));
+        let answer = exchange(addr, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    shutdown.drain.cancel();
+    server.await.unwrap().unwrap();
 }

@@ -55,7 +55,8 @@ async fn told(api: &Api, name: &str, subject: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_is_told_as_the_rules_say() {
-    let house = House::new();
+    let mut house = House::new();
+    house.set("APP__AUTH__REGISTRATION", "open");
     let (process, api) = house.start().await;
     event_mail(&api).await;
     // Without any rule made: one line in the log for each new item.

@@ -60,6 +60,7 @@ async fn no_secret_is_told_whatever_fails() {
     house.set("APP__EMAIL__USERNAME", "shop");
     house.set("APP__EMAIL__PASSWORD", RELAY_PASSWORD);
     house.set("APP__LOG__LEVEL", "debug");
+    house.set("APP__AUTH__REGISTRATION", "open");
     let (process, api) = house.start().await;
     api.note().await;
 

@@ -1,6 +1,9 @@
 //! Cancel, pause, and what the fleet is told.
 
-use app::{base::shutdown::Shutdown, jobs::state::State};
+use app::{
+    base::shutdown::Shutdown,
+    jobs::{authority::Authority, state::State},
+};
 use serde_json::json;
 
 use crate::support::{
@@ -15,7 +18,7 @@ async fn a_cancelled_queued_job_never_starts() {
     let t = TestApp::new(&[("worker.concurrency", "1")]);
     let log = t.file("log");
     let cancelled = t.submit(json!([[{"append": log}]])).await;
-    let (job, still_running) = t.app.jobs.cancel(cancelled).await.unwrap();
+    let (job, still_running) = t.app.jobs.cancel(cancelled, Authority::PROGRAM).await.unwrap();
     assert_eq!((job.state, still_running), (State::Cancelled, false));
     let next = t.submit(json!([[{"append": log}]])).await;
     let w = t.start_worker();
@@ -30,9 +33,9 @@ async fn a_cancelled_scheduled_job_never_starts() {
     let (t, w) = TestApp::running(&[]);
     let id = t.submit_with(json!([[{"ok": 1}]]), |s| s.delay = Some(FAR)).await;
     assert_eq!(t.get(id).await.state, State::Scheduled);
-    let (job, still_running) = t.app.jobs.cancel(id).await.unwrap();
+    let (job, still_running) = t.app.jobs.cancel(id, Authority::PROGRAM).await.unwrap();
     assert_eq!((job.state, still_running, job.fence), (State::Cancelled, false, 0));
-    t.app.jobs.cancel(id).await.unwrap_err();
+    t.app.jobs.cancel(id, Authority::PROGRAM).await.unwrap_err();
     t.stop(w).await;
 }
 
@@ -43,7 +46,7 @@ async fn a_running_job_is_cancelled() {
     for step in [json!("await_stop"), json!({"spin": 60_000})] {
         let id = t.submit(json!([[step]])).await;
         t.runs(id, 1).await;
-        let (_, still_running) = t.app.jobs.cancel(id).await.unwrap();
+        let (_, still_running) = t.app.jobs.cancel(id, Authority::PROGRAM).await.unwrap();
         assert!(still_running);
         let job = t.reaches(id, State::Cancelled).await;
         assert_eq!((job.attempts.len(), job.failures), (1, 0));
@@ -67,7 +70,7 @@ async fn work_that_got_done_all_the_same_is_done() {
     let (t, w) = TestApp::running(&[]);
     let id = t.submit(json!([[{"deaf": 300}, {"ok": "done"}]])).await;
     t.runs(id, 1).await;
-    t.app.jobs.cancel(id).await.unwrap();
+    t.app.jobs.cancel(id, Authority::PROGRAM).await.unwrap();
     let job = t.reaches(id, State::Succeeded).await;
     assert_eq!(job.result.unwrap().get(), "\"done\"");
     t.stop(w).await;
@@ -78,7 +81,7 @@ async fn a_cancelled_job_is_not_retried() {
     let (t, w) = TestApp::running(&[]);
     let id = t.submit(json!([[{"await": t.file("go")}, {"error": "x"}], [{"ok": 1}]])).await;
     t.runs(id, 1).await;
-    t.app.jobs.cancel(id).await.unwrap();
+    t.app.jobs.cancel(id, Authority::PROGRAM).await.unwrap();
     t.touch("go");
     let job = t.reaches(id, State::Cancelled).await;
     assert_eq!(job.fence, 1);

@@ -1,6 +1,6 @@
 //! Jobs that lose their worker or their wake-up, and workers that lose their jobs.
 
-use app::jobs::announce::Listened;
+use app::jobs::{announce::Listened, authority::Authority};
 use std::time::Duration;
 
 use app::{
@@ -176,7 +176,7 @@ async fn a_retried_dead_letter_runs_again() {
     let (t, w) = TestApp::running(&[]);
     let id = t.submit(json!([[{"permanent": "x"}], [{"ok": 1}]])).await;
     t.reaches(id, State::Failed).await;
-    t.app.jobs.retry(id).await.unwrap();
+    t.app.jobs.retry(id, Authority::PROGRAM).await.unwrap();
     let job = t.reaches(id, State::Succeeded).await;
     assert_eq!((job.fence, job.failures, job.attempts.len()), (2, 0, 2));
     t.stop(w).await;

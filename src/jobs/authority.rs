@@ -1,0 +1,73 @@
+//! Which kinds of job ask more of a caller than its route does.
+//!
+//! A right belongs to a kind, and the queue asks for it wherever a job is submitted, cancelled, run
+//! again, replayed or discarded, so that no front door can forget it. Rooms above say what a caller may
+//! do as an [`Authority`]; who callers are, this room does not know.
+
+/// What a kind asks of those who act on its jobs, beside what their route asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KindRight {
+    /// Nothing more.
+    #[default]
+    Jobs,
+    /// Control of queues: its jobs change or remove other jobs.
+    Queues,
+    /// To write notifications; to see its jobs, to read them: they hold what is written to others.
+    Notifications,
+}
+
+/// What a caller may do with jobs of kinds that ask for more. The default is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Authority {
+    /// Control queues.
+    pub control_queues: bool,
+    /// See anybody's notifications.
+    pub read_notifications: bool,
+    /// Send, repeat and stop anybody's notifications.
+    pub write_notifications: bool,
+    /// Submit internal kinds: the program alone does.
+    pub submit_internal: bool,
+}
+
+impl Authority {
+    /// The program itself, which has asked for every right that is needed.
+    pub const PROGRAM: Self =
+        Self { control_queues: true, read_notifications: true, write_notifications: true, submit_internal: true };
+
+    /// Whether no kind asks for more than this.
+    #[must_use]
+    pub const fn is_full(self) -> bool {
+        self.control_queues && self.read_notifications && self.write_notifications
+    }
+
+    /// Whether jobs of a kind with this right may be seen.
+    #[must_use]
+    pub const fn may_read(self, right: KindRight) -> bool {
+        match right {
+            KindRight::Jobs | KindRight::Queues => true,
+            KindRight::Notifications => self.read_notifications,
+        }
+    }
+
+    /// Whether jobs of a kind with this right may be submitted, stopped and run again.
+    #[must_use]
+    pub const fn may_act(self, right: KindRight) -> bool {
+        match right {
+            KindRight::Jobs => true,
+            KindRight::Queues => self.control_queues,
+            KindRight::Notifications => self.write_notifications,
+        }
+    }
+}
+
+impl KindRight {
+    /// The scope of an API key that has this right.
+    #[must_use]
+    pub const fn scope(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs:write",
+            Self::Queues => "queues:control",
+            Self::Notifications => "notifications:write",
+        }
+    }
+}
