@@ -31,7 +31,7 @@ use tracing::Span;
 
 use crate::{
     base::error::Kind,
-    http::{HttpState, RequestLog, problem::Problem, request_id::RequestId},
+    http::{HttpState, RequestLog, problem::Problem, request_id::RequestId, unread::Chunked},
     telemetry::metrics::{HTTP_REQUEST_DURATION, HTTP_REQUESTS},
 };
 
@@ -92,11 +92,12 @@ where
         };
         req.extensions_mut().insert(id.clone());
         let method = Verb::of(req.method());
+        let chunked = Chunked::share(&mut req);
         let answer = match self.state.origins.refusal(req.method(), req.headers()) {
             None => Answer::UnderWay(span.in_scope(|| self.service.call(req))),
             Some(problem) => Answer::Refused(Some(req.error_response(problem))),
         };
-        Observed { answer, id, method, span, started, log, meters: Rc::clone(&self.meters) }
+        Observed { answer, chunked, id, method, span, started, log, meters: Rc::clone(&self.meters) }
     }
 }
 
@@ -122,6 +123,7 @@ impl<F: Future<Output = Result<ServiceResponse<BoxBody>, Error>> + Unpin> Future
 /// The answer to one request, on its way.
 pub(crate) struct Observed<F> {
     answer: Answer<F>,
+    chunked: Option<Chunked>,
     id: RequestId,
     method: Verb,
     span: Span,
@@ -142,8 +144,11 @@ where
         // After a panic the answer is never polled again, so nothing half-changed in it can be seen.
         match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.answer).poll(cx))) {
             Ok(polled) => {
-                let response = ready!(polled)?;
-                Poll::Ready(Ok(this.complete(response)))
+                let response = this.complete(ready!(polled)?);
+                Poll::Ready(Ok(match this.chunked.take() {
+                    Some(body) => body.hold_until_sent(response),
+                    None => response,
+                }))
             }
             Err(panic) => {
                 // The request died with the handler, so route and path are known to the span only.

@@ -44,6 +44,7 @@ mod seconds;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 pub use auth::AuthRules;
 pub use bodies::Bodies;

@@ -4,6 +4,9 @@
 //! again, replayed or discarded, so that no front door can forget it. Rooms above say what a caller may
 //! do as an [`Authority`]; who callers are, this room does not know.
 
+use super::{error::JobsError, service::Jobs};
+use crate::base::id::{JobId, KindName};
+
 /// What a kind asks of those who act on its jobs, beside what their route asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KindRight {
@@ -69,5 +72,42 @@ impl KindRight {
             Self::Queues => "queues:control",
             Self::Notifications => "notifications:write",
         }
+    }
+}
+
+impl Jobs {
+    /// Whether the caller may see jobs of this kind. A kind that this process does not know asks for nothing more.
+    #[must_use]
+    pub fn may_read(&self, kind: &KindName, by: Authority) -> bool {
+        by.may_read(self.right_of(kind))
+    }
+
+    pub(super) fn right_of(&self, kind: &KindName) -> KindRight {
+        self.registry.get(kind.as_str()).map_or(KindRight::Jobs, |kind| kind.right)
+    }
+
+    /// Refuses a caller who may not act on jobs of this kind.
+    pub(super) fn authorize(&self, kind: &KindName, by: Authority) -> Result<(), JobsError> {
+        let right = self.right_of(kind);
+        if by.may_act(right) {
+            return Ok(());
+        }
+        Err(JobsError::Forbidden(format!(
+            "jobs of the kind `{kind}` need an administrator, or an API key with the scope `{}`",
+            right.scope()
+        )))
+    }
+
+    /// Refuses a caller who may not act on this job; one who may not even see it is told that there is none.
+    pub(super) async fn authorize_job(&self, id: JobId, by: Authority) -> Result<(), JobsError> {
+        // A kind never changes, so nothing can happen between this look and the act.
+        if by.is_full() {
+            return Ok(());
+        }
+        let job = self.get(id).await?;
+        if !self.may_read(&job.kind, by) {
+            return Err(JobsError::NotFound(format!("there is no job {id}")));
+        }
+        self.authorize(&job.kind, by)
     }
 }

@@ -380,19 +380,6 @@ impl Jobs {
         Ok(())
     }
 
-    /// Refuses a caller who may not act on this job; one who may not even see it is told that there is none.
-    async fn authorize_job(&self, id: JobId, by: Authority) -> Result<(), JobsError> {
-        // A kind never changes, so nothing can happen between this look and the act.
-        if by.is_full() {
-            return Ok(());
-        }
-        let job = self.get(id).await?;
-        if !self.may_read(&job.kind, by) {
-            return Err(JobsError::NotFound(format!("there is no job {id}")));
-        }
-        self.authorize(&job.kind, by)
-    }
-
     /// The dead letters that a filter meets and the caller may see, and act on unless `only_look`.
     async fn dead_letters(
         &self,

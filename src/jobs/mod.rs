@@ -10,6 +10,7 @@ pub mod context;
 pub mod control;
 pub mod error;
 pub mod kind;
+mod meter;
 pub mod model;
 pub mod registry;
 pub mod retention;

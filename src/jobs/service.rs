@@ -2,15 +2,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicI64},
+    sync::{Arc, Mutex, RwLock, atomic::AtomicI64},
     time::Duration,
 };
 
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    authority::{Authority, KindRight},
+    authority::Authority,
     error::JobsError,
+    meter::Meter,
     model::{Job, Spec},
     registry::Registry,
     state::State,
@@ -26,7 +27,6 @@ use crate::{
         page::{Page, PageRequest},
     },
     broker::{Broker, WakeUp},
-    telemetry::metrics as names,
 };
 
 /// Bounds on what is accepted, from the configuration.
@@ -129,32 +129,6 @@ pub struct Jobs {
     pub(super) depths: Mutex<Depths>,
     pub(super) refresh: tokio::sync::Mutex<()>,
     meter: Meter,
-}
-
-/// Counters of accepted jobs: looked up once for each kind and queue, because a look-up costs more than the count.
-#[derive(Default)]
-struct Meter(RwLock<HashMap<(KindName, QueueName), metrics::Counter>>);
-
-impl Meter {
-    /// What to count once the jobs are accepted.
-    fn counts(jobs: &[Job]) -> Vec<((KindName, QueueName), u64)> {
-        jobs.chunk_by(|a, b| a.kind == b.kind && a.queue == b.queue)
-            .filter_map(|same| same.first().map(|j| ((j.kind.clone(), j.queue.clone()), same.len() as u64)))
-            .collect()
-    }
-
-    fn submitted(&self, counts: Vec<((KindName, QueueName), u64)>) {
-        for (key, n) in counts {
-            if let Some(counter) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
-                counter.increment(n);
-                continue;
-            }
-            let labels = [("kind", key.0.to_string()), ("queue", key.1.to_string())];
-            let counter = metrics::counter!(names::JOBS_SUBMITTED, &labels);
-            counter.increment(n);
-            self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, counter);
-        }
-    }
 }
 
 #[derive(Default)]
@@ -331,28 +305,6 @@ impl Jobs {
     /// If the store fails.
     pub async fn list(&self, filter: &JobFilter, page: PageRequest) -> Result<Page<Job>, JobsError> {
         Ok(self.store.list(filter, page).await?)
-    }
-
-    /// Whether the caller may see jobs of this kind. A kind that this process does not know asks for nothing more.
-    #[must_use]
-    pub fn may_read(&self, kind: &KindName, by: Authority) -> bool {
-        by.may_read(self.right_of(kind))
-    }
-
-    pub(super) fn right_of(&self, kind: &KindName) -> KindRight {
-        self.registry.get(kind.as_str()).map_or(KindRight::Jobs, |kind| kind.right)
-    }
-
-    /// Refuses a caller who may not act on jobs of this kind.
-    pub(super) fn authorize(&self, kind: &KindName, by: Authority) -> Result<(), JobsError> {
-        let right = self.right_of(kind);
-        if by.may_act(right) {
-            return Ok(());
-        }
-        Err(JobsError::Forbidden(format!(
-            "jobs of the kind `{kind}` need an administrator, or an API key with the scope `{}`",
-            right.scope()
-        )))
     }
 
     fn build(&self, asked: Vec<Submit>, origin: &Origin, now: Timestamp) -> Result<Vec<Job>, JobsError> {

@@ -187,3 +187,29 @@ async fn credentials_are_small() {
     shutdown.drain.cancel();
     server.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_ends_the_connection_of_a_chunked_body_that_goes_no_further() {
+    let (addr, shutdown, server, _backing) =
+        started_with(|state| state.bodies = Bodies::new(1 << 20, Duration::from_millis(100)));
+    let head = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+    };
+    // Read up to the time-out; not read at all; no path at all. Each answer comes, and then the end of the connection.
+    for (path, status) in [("/api/items", 408), ("/api/v1/queues/default/purge", 200), ("/nothing", 404)] {
+        let half = format!("{}5\r\n{{\"nam\r\n", head(path));
+        let ended = tokio::time::timeout(Duration::from_secs(30), exchange(addr, &half)).await;
+        let answer = ended.expect("the connection stays open for a body that does not come");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
+    // A body that is whole leaves the connection open for the next request.
+    let whole = format!("{}c\r\n{{\"name\":\"x\"}}\r\n0\r\n\r\n", head("/api/items"));
+    let last = "GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answers = exchange(addr, &format!("{whole}{whole}{last}")).await;
+    assert_eq!(answers.matches("HTTP/1.1 201").count(), 2, "{answers}");
+    assert!(answers.ends_with("{\"status\":\"live\"}"), "{answers}");
+    shutdown.drain.cancel();
+    server.await.unwrap().unwrap();
+}
