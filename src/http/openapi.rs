@@ -140,7 +140,7 @@ pub fn document() -> Value {
             let schemes = json!([{ "bearer": [] }, { "api_key": [] }]);
             operation.insert("security".to_owned(), schemes);
         }
-        let derived = possible_problems(path, guarded, operation);
+        let derived = possible_problems(path, method, guarded, operation);
         if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
             for problem in derived {
                 let description = json!({ "description": problem.title() });
@@ -188,7 +188,7 @@ fn for_each_operation(document: &mut Value, mut change: impl FnMut(&str, &str, &
     }
 }
 
-fn possible_problems(path: &str, guarded: bool, operation: &Map<String, Value>) -> Vec<ProblemType> {
+fn possible_problems(path: &str, method: &str, guarded: bool, operation: &Map<String, Value>) -> Vec<ProblemType> {
     let has = |place: &str| {
         let parameters = operation.get("parameters").and_then(Value::as_array);
         parameters.is_some_and(|all| all.iter().any(|p| p.get("in").and_then(Value::as_str) == Some(place)))
@@ -196,7 +196,11 @@ fn possible_problems(path: &str, guarded: bool, operation: &Map<String, Value>) 
     let body = operation.contains_key("requestBody");
     let mut problems = Vec::new();
     if guarded {
-        problems.extend([ProblemType::Unauthorized, ProblemType::Forbidden]);
+        problems.push(ProblemType::Unauthorized);
+    }
+    // Pages of other sites may change nothing, whatever needs no proof.
+    if guarded || method != "get" {
+        problems.push(ProblemType::Forbidden);
     }
     if body || has("query") {
         problems.push(ProblemType::InvalidRequest);
@@ -205,7 +209,7 @@ fn possible_problems(path: &str, guarded: bool, operation: &Map<String, Value>) 
         problems.push(ProblemType::NotFound);
     }
     if body {
-        problems.extend([ProblemType::PayloadTooLarge, ProblemType::UnsupportedMediaType]);
+        problems.extend([ProblemType::RequestTimeout, ProblemType::PayloadTooLarge, ProblemType::UnsupportedMediaType]);
     }
     // Whatever is under /api asks a store.
     if path.starts_with("/api/") {
