@@ -18,6 +18,7 @@ use super::{
     error::NotificationError,
     judge::{Case, Decision, Judge, Judged},
     model::{Channel, Ended, Payload, Report, Step, To, channel_of},
+    refusals::weigh,
     service::Notifications,
     suppressions::{Reason, Suppression, name_of},
 };
@@ -162,13 +163,8 @@ impl Sender {
         e: SendError,
         attempt: u32,
     ) -> Outcome {
+        let e = self.weighed(provider, to, e).await;
         let said = e.to_string();
-        let health = match e.fault {
-            Fault::Provider | Fault::Ambiguous => Health::Failure,
-            Fault::Configuration => Health::Refusal,
-            Fault::Later | Fault::Recipient { .. } | Fault::Message => Health::Success,
-        };
-        self.judge.breakers.report(provider, health, &said).await;
         let code = match e.fault {
             Fault::Ambiguous => format!("ambiguous_{}", e.code),
             _ => e.code.clone(),
@@ -203,6 +199,29 @@ impl Sender {
                 Outcome::Fail(error)
             }
             Fault::Message => Outcome::Fail(error),
+        }
+    }
+
+    /// Tells the breaker of a fault. What a refusal is beside those before it may be another fault than it is alone.
+    async fn weighed(&self, provider: &str, to: &Address, e: SendError) -> SendError {
+        let breakers = &self.judge.breakers;
+        let recipient = name_of(to).map(|(_, address)| address);
+        match (&e.refusal, recipient) {
+            (Some(refusal), Some(recipient)) => {
+                let meaning = breakers.refused(provider, refusal, &recipient).await;
+                let (fault, message) = weigh(e.fault, refusal, meaning);
+                SendError { fault, message: message.unwrap_or(e.message), refusal: None, ..e }
+            }
+            _ => {
+                let health = match e.fault {
+                    Fault::Provider | Fault::Ambiguous => Health::Failure,
+                    Fault::Configuration => Health::Refusal,
+                    Fault::Later => Health::Answered,
+                    Fault::Recipient { .. } | Fault::Message => Health::Success,
+                };
+                breakers.report(provider, health, &e.to_string()).await;
+                e
+            }
         }
     }
 

@@ -219,7 +219,7 @@ pub(crate) struct BreakerBody {
 
 impl BreakerBody {
     fn of(provider: String, s: State) -> Self {
-        let State { position, failures, successes, until, probe_until: _, reason } = s;
+        let State { position, failures, successes, until, probe_until: _, reason, refusals: _ } = s;
         Self { provider, position, failures, successes, until, reason }
     }
 }

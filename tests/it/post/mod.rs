@@ -9,6 +9,7 @@ mod decide;
 mod events;
 mod failures;
 mod kill;
+mod relays;
 mod secrets;
 mod split;
 mod templates;
