@@ -15,6 +15,8 @@ use minijinja::{
     tests as checks,
 };
 
+use crate::base::zone::Zones;
+
 /// Steps of one rendering: some milliseconds.
 const FUEL: u64 = 100_000;
 /// Largest value that a filter makes, in bytes.
@@ -97,12 +99,6 @@ pub const FILTERS: [&str; 22] = [
 #[derive(Clone)]
 pub struct Engine(Environment<'static>);
 
-impl Default for Engine {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// What a part is called in the engine: the engine asks by the name alone how values are written.
 fn name_of(part: &str, escape: Escape) -> String {
     let prefix = match escape {
@@ -114,9 +110,9 @@ fn name_of(part: &str, escape: Escape) -> String {
 }
 
 impl Engine {
-    /// An engine without parts.
+    /// An engine without parts, whose times are shown by the clocks of `zones`.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(zones: Zones) -> Self {
         let mut env = Environment::empty();
         env.set_fuel(Some(FUEL));
         env.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -128,7 +124,9 @@ impl Engine {
         });
         env.add_filter("abs", filters::abs);
         env.add_filter("capitalize", filters::capitalize);
-        env.add_filter("date", date);
+        env.add_filter("date", move |time: &str, format: Option<String>, zone: Option<String>| {
+            date(&zones, time, format, zone)
+        });
         env.add_filter("default", default);
         env.add_filter("escape", filters::escape);
         env.add_filter("first", filters::first);
@@ -284,10 +282,10 @@ fn truncate(text: &str, characters: Option<usize>) -> String {
 }
 
 /// An RFC 3339 time as `format` (strftime; `%Y-%m-%d %H:%M` if none) says, in an IANA time zone (UTC if none).
-fn date(time: &str, format: Option<String>, zone: Option<String>) -> Result<String, Error> {
+fn date(zones: &Zones, time: &str, format: Option<String>, zone: Option<String>) -> Result<String, Error> {
     let time: jiff::Timestamp = time.parse().map_err(|e| wrong(format!("`date` needs an RFC 3339 time: {e}")))?;
     let zone = match zone {
-        Some(name) => jiff::tz::TimeZone::get(&name).map_err(|e| wrong(format!("`date`: {e}")))?,
+        Some(name) => zones.get(&name).ok_or_else(|| wrong(format!("`date`: there is no time zone `{name}`")))?,
         None => jiff::tz::TimeZone::UTC,
     };
     let format = format.unwrap_or_else(|| "%Y-%m-%d %H:%M".to_owned());
@@ -311,7 +309,7 @@ mod tests {
     }
 
     fn render(source: &str, escape: Escape, variables: &Value) -> Result<String, Fault> {
-        let mut engine = Engine::new();
+        let mut engine = Engine::new(Zones::bundled());
         engine.compile("part", escape, source)?;
         engine.render("part", escape, variables)
     }
@@ -392,7 +390,8 @@ mod tests {
 
     #[test]
     fn variables_are_found() {
-        let found = Engine::new().check("{{ a.b }}{% for i in list %}{{ i.x }}{{ c }}{% endfor %}").unwrap();
+        let found =
+            Engine::new(Zones::bundled()).check("{{ a.b }}{% for i in list %}{{ i.x }}{{ c }}{% endfor %}").unwrap();
         assert_eq!(found, ["a", "c", "list"]);
     }
 }

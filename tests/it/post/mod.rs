@@ -15,6 +15,7 @@ mod split;
 mod templates;
 mod unsubscribe;
 mod walk;
+mod zones;
 
 use std::{
     collections::VecDeque,
