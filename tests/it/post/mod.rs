@@ -12,6 +12,7 @@ mod kill;
 mod relays;
 mod secrets;
 mod split;
+mod suppressions;
 mod templates;
 mod unsubscribe;
 mod walk;
