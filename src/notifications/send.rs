@@ -43,6 +43,9 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 const CROWD: Backoff = Backoff { base_ms: 250, cap_ms: 60_000 };
 /// Soonest that a refusal of our credentials is tried again.
 const REFUSED_FOR: Duration = super::breaker::OPEN_FOR;
+/// So much later, at least, than those that only wait for the breaker: whoever was refused probes last. Else one recipient whom a
+/// relay refuses as if it meant us would be the first to probe each time, and nobody else would get through.
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// Sends, for every channel's kind.
 #[derive(Clone)]
@@ -190,7 +193,8 @@ impl Sender {
                 if case.is_overdue(self.judge.clock.now()) {
                     return Outcome::Fail(JobError::new("given_up", format!("not sent within 3 days: {said}")));
                 }
-                Outcome::Postpone(error, e.retry_after.unwrap_or(REFUSED_FOR))
+                let behind = BEHIND + Duration::from_millis(fastrand::u64(0..2_000));
+                Outcome::Postpone(error, e.retry_after.unwrap_or(REFUSED_FOR) + behind)
             }
             Fault::Recipient { suppress } => {
                 if suppress {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use app::base::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Api, House, id_of, steps};
@@ -218,6 +219,35 @@ async fn mailboxes_that_do_not_exist_stop_nobody_elses_mail() {
     assert_eq!(api.list("/api/v1/suppressions?notification_type=email").await.len(), 5);
     let id = send(&api, &mailboxes("deader", "example.com", 1)).await;
     come_to(&api, &id, counts([("skipped", 1)])).await;
+}
+
+/// `Access denied` can mean us all or one of us. One process after another, each when the breaker has rested.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_alone_is_refused_as_if_all_were_holds_nobody_up_for_long() {
+    let relay = Exim::start("deny local_parts = eve\n  message = Access denied\naccept").await;
+    let (url, prefix) = (servers::redis_url(), servers::unique());
+    let cache = [("APP__CACHE__URL", url.as_str()), ("APP__CACHE__PREFIX", prefix.as_str())];
+    let (house, mut process, mut api) = start_with(&relay, &cache).await;
+    let eve = send(&api, &["eve@example.com".to_owned()]).await;
+    come_to(&api, &eve, counts([("postponed", 1)])).await;
+    let opened = async |api: &Api| api.list("/api/v1/events?name=breaker.opened").await.len();
+    for (round, name) in ["ada", "bob"].into_iter().enumerate() {
+        wait_until("the breaker is open", async || opened(&api).await == round + 1).await;
+        let other = send(&api, &[format!("{name}@example.com")]).await;
+        come_to(&api, &other, counts([("postponed", 1)])).await;
+        let until = Timestamp::parse(breaker(&api, &relay).await["until"].as_str().unwrap()).unwrap();
+        process.kill();
+        let ahead = until.since(Clock::system().now()).as_millis() + 1000;
+        (process, api) = house.start_with(&[("APP_TEST_CLOCK_OFFSET_MS", &ahead.to_string())]).await;
+        // Who was not refused probes first.
+        come_to(&api, &other, counts([("delivered", 1)])).await;
+    }
+    // Refused for the third time, after others were taken twice: it is the recipient's own affair.
+    come_to(&api, &eve, counts([("failed", 1)])).await;
+    assert_eq!((relay.refused().len(), opened(&api).await), (3, 2));
+    nobody_is_suppressed(&api).await;
+    let last = send(&api, &["carl@example.com".to_owned()]).await;
+    come_to(&api, &last, counts([("delivered", 1)])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
