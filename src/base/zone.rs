@@ -1,8 +1,9 @@
 //! Time zones: the rules of the IANA database, from one source for the whole process.
 //!
-//! They change several times a year. The library asks the host's files first, which may be years old or missing, and looks
-//! at them again while the process runs, so that two hosts would show two times. Here the database that is compiled in is
-//! asked, or the host's if the configuration says so, and clippy forbids the ways around.
+//! They change several times a year. The library asks the host's files first, which may be years
+//! old or missing, and looks at them again while the process runs, so that two hosts would show two
+//! times. Here the database that is compiled in is asked, or the host's if the configuration says
+//! so, and clippy forbids the ways around.
 
 use std::{
     fmt,
@@ -36,8 +37,8 @@ impl Zones {
         Self { database: TimeZoneDatabase::bundled(), release, folder: None }
     }
 
-    /// The host's database: in `TZDIR` if that is set, else where hosts keep it. The library looks at its files again every
-    /// few minutes.
+    /// The host's database: in `TZDIR` if that is set, else where hosts keep it. The library looks
+    /// at its files again every few minutes.
     ///
     /// # Errors
     /// What was looked for, if the host has none.
@@ -89,7 +90,8 @@ impl fmt::Display for Zones {
     }
 }
 
-/// The release that a folder names in the first line of its sources (`# version 2025b`), or in a file of its own.
+/// The release that a folder names in the first line of its sources (`# version 2025b`), or in a
+/// file of its own.
 fn release_in(folder: &Path) -> Option<String> {
     let first = |name: &str| {
         let mut line = String::new();
@@ -115,8 +117,8 @@ mod tests {
     fn the_rules_of_2026_are_known() {
         let zones = Zones::bundled();
         for (name, at, expected) in [
-            // British Columbia has kept summer time since March 2026, Alberta and others follow it; Morocco has gone back to
-            // UTC in September 2026, without changes for Ramadan.
+            // British Columbia has kept summer time since March 2026, Alberta and others follow it;
+            // Morocco has gone back to UTC in September 2026, without changes for Ramadan.
             ("America/Vancouver", "2026-01-15T12:00:00Z", "-08:00"),
             ("America/Vancouver", "2026-12-15T12:00:00Z", "-07:00"),
             ("America/Vancouver", "2027-02-15T12:00:00Z", "-07:00"),
@@ -136,7 +138,8 @@ mod tests {
         }
     }
 
-    /// Releases bear the year and a letter, and come every other month or less often; each year had one by spring.
+    /// Releases bear the year and a letter, and come every other month or less often; each year had
+    /// one by spring.
     #[test]
     fn the_bundled_rules_are_no_year_old() {
         let zones = Zones::bundled();

@@ -1,7 +1,7 @@
 //! Refusals in a row: whether they speak of one recipient or of us.
 //!
-//! A relay that no longer takes mail from us refuses everybody, and its code often says no more than that. So each refusal
-//! is compared with those before it:
+//! A relay that no longer takes mail from us refuses everybody, and its code often says no more
+//! than that. So each refusal is compared with those before it:
 //!
 //! | the provider refuses | that is the fault of |
 //! |---|---|
@@ -9,8 +9,9 @@
 //! | so many different ones as [`ALIKE`] with one sentence, and takes nobody in between | our side |
 //! | one for the third time with one sentence, and took others after each time before | the recipient |
 //!
-//! The last row keeps a recipient of whom the relay speaks as if it meant us from holding up the others again and again.
-//! Everything is part of the breaker's entry in the cache, so all workers count together; it is small, and forgotten.
+//! The last row keeps a recipient of whom the relay speaks as if it meant us from holding up the
+//! others again and again. Everything is part of the breaker's entry in the cache, so all workers
+//! count together; it is small, and forgotten.
 
 use std::time::Duration;
 
@@ -28,9 +29,11 @@ const SENTENCES: usize = 4;
 const HEARD: Duration = Duration::from_secs(3600);
 /// A sentence heard again this soon is not written down anew: many workers may hear it at once.
 const LATELY: Duration = Duration::from_secs(60);
-/// Most recipients of whom it is remembered that the provider took others after it had refused them.
+/// Most recipients of whom it is remembered that the provider took others after it had refused
+/// them.
 const PASSED: usize = 64;
-/// So often a recipient is refused with one sentence, others taken in between, until it is the recipient's own fault.
+/// So often a recipient is refused with one sentence, others taken in between, until it is the
+/// recipient's own fault.
 const OWN: u8 = 2;
 
 /// What a refusal means beside those before it.
@@ -52,7 +55,8 @@ pub struct Refusals {
     passed: Vec<Passed>,
 }
 
-/// One sentence, and who heard it since the provider last took a message. Names and sentences are fingerprints.
+/// One sentence, and who heard it since the provider last took a message. Names and sentences are
+/// fingerprints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Run {
     sentence: String,
@@ -97,7 +101,8 @@ impl Refusals {
         }
         let limit = if refusal.sense == Sense::Ours { 1 } else { ALIKE };
         let meaning = if run.recipients.len() >= limit { Meaning::All } else { Meaning::Few };
-        // The one heard last comes last; of those heard at the same time the order must not change the entry.
+        // The one heard last comes last; of those heard at the same time the order must not change
+        // the entry.
         let place = next.runs.partition_point(|other| (other.at, &other.sentence) < (run.at, &run.sentence));
         next.runs.insert(place, run);
         if next.runs.len() > SENTENCES {
@@ -125,12 +130,14 @@ impl Refusals {
     }
 }
 
-/// The fault of a refusal that means this beside those before it (nobody knows if the cache is away), and a better sentence.
+/// The fault of a refusal that means this beside those before it (nobody knows if the cache is
+/// away), and a better sentence.
 ///
-/// Mailboxes that do not exist fail for good, however many they are: lists have such, and their mail must not stop that of
-/// others. But a relay that says so of everybody it is asked for is believed only for the first few: the others are not
-/// suppressed, so that a relay which has lost its table of users makes no customer unreachable. Told again of one of them
-/// after it took others, it is believed.
+/// Mailboxes that do not exist fail for good, however many they are: lists have such, and their
+/// mail must not stop that of others. But a relay that says so of everybody it is asked for is
+/// believed only for the first few: the others are not suppressed, so that a relay which has lost
+/// its table of users makes no customer unreachable. Told again of one of them after it took
+/// others, it is believed.
 pub(super) fn weigh(fault: Fault, refusal: &Refusal, meaning: Option<Meaning>) -> (Fault, Option<String>) {
     match (refusal.sense, meaning) {
         (Sense::Ours, Some(Meaning::Alone)) | (Sense::Mailbox, Some(Meaning::All) | None) => {

@@ -1,4 +1,5 @@
-//! Relays that refuse us, over Debian's exim: nobody becomes unreachable because of what has to be mended on our side.
+//! Relays that refuse us, over Debian's exim: nobody becomes unreachable because of what has to be
+//! mended on our side.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -206,7 +207,8 @@ async fn mailboxes_that_do_not_exist_stop_nobody_elses_mail() {
     let (_house, _process, api) = start(&relay).await;
     let dead = send(&api, &mailboxes("dead", "example.com", 20)).await;
     come_to(&api, &dead, counts([("failed", 20)])).await;
-    // Nobody was taken before: whether there is no such user or no list of users at all, the relay does not say.
+    // Nobody was taken before: whether there is no such user or no list of users at all, the relay
+    // does not say.
     assert_eq!(api.list("/api/v1/suppressions?notification_type=email").await.len(), 4);
     assert!(breaker(&api, &relay).await["position"] != "open");
     let good = mailboxes("good", "example.com", 3);
@@ -221,7 +223,8 @@ async fn mailboxes_that_do_not_exist_stop_nobody_elses_mail() {
     come_to(&api, &id, counts([("skipped", 1)])).await;
 }
 
-/// `Access denied` can mean us all or one of us. One process after another, each when the breaker has rested.
+/// `Access denied` can mean us all or one of us. One process after another, each when the breaker
+/// has rested.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_alone_is_refused_as_if_all_were_holds_nobody_up_for_long() {
     let relay = Exim::start("deny local_parts = eve\n  message = Access denied\naccept").await;

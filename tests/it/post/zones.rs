@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::{Api, House, note_to};
 use crate::support::process::{binary, output};
 
-/// A host's folder of time zones in which Vancouver has the clocks of Tokyo, Berlin does not exist, and the release is old.
+/// A host's folder of time zones in which Vancouver has the clocks of Tokyo, Berlin does not exist,
+/// and the release is old.
 fn strange_host() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("America")).unwrap();

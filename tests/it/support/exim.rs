@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 
 use super::{eventually, process::free_port};
 
-/// `tests/tools/server exim` on a free port of loopback, with all that it has forked; killed when dropped.
+/// `tests/tools/server exim` on a free port of loopback, with all that it has forked; killed when
+/// dropped.
 pub(crate) struct Exim {
     pub(crate) port: u16,
     dir: tempfile::TempDir,

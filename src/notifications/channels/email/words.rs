@@ -1,14 +1,16 @@
 //! What the words of a refusal say, where its codes say nothing.
 //!
-//! Many relays refuse everything with a bare 550: a mailbox that does not exist, a client that may not send, a block list.
-//! Words are compared without what names the recipient, and a few of them are known to speak of us.
+//! Many relays refuse everything with a bare 550: a mailbox that does not exist, a client that may
+//! not send, a block list. Words are compared without what names the recipient, and a few of them
+//! are known to speak of us.
 
 use super::verdict::Enhanced;
 
 /// Longest sentence that is compared.
 const LONGEST: usize = 200;
 
-/// An answer without what differs from one recipient to the next: addresses, names, numbers, links. In small letters.
+/// An answer without what differs from one recipient to the next: addresses, names, numbers, links.
+/// In small letters.
 pub(super) fn sentence(code: u16, said: &str, mailbox: &str) -> String {
     let mailbox = mailbox.to_lowercase();
     let (local, domain) = mailbox.rsplit_once('@').unwrap_or((&mailbox, ""));
@@ -72,10 +74,11 @@ const NEEDED: [&str; 10] =
 /// Who these words are about is a mailbox, whatever else is said.
 const NOBODY: [&str; 4] = ["unknown", "exist", "exists", "such"];
 
-/// Whether a sentence says that it is us who are refused, whoever the mail is for: we may not relay, must log in, or call
-/// ourselves by a name that is not liked.
+/// Whether a sentence says that it is us who are refused, whoever the mail is for: we may not
+/// relay, must log in, or call ourselves by a name that is not liked.
 pub(super) fn speaks_of_us(sentence: &str, enhanced: Option<Enhanced>) -> bool {
-    // 5.1 is about addresses and 5.2 about mailboxes; postfix says `User unknown in relay recipient table`.
+    // 5.1 is about addresses and 5.2 about mailboxes; postfix says `User unknown in relay recipient
+    // table`.
     if matches!(enhanced, Some((_, 1 | 2, _))) {
         return false;
     }
