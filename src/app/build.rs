@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{
     Error,
-    post::{Doorbell, Post, fixed_rules},
+    post::{Doorbell, Post, Read, fixed_rules},
 };
 use crate::{
-    base::{backoff::Backoff, clock::Clock, id::QueueName, probe::Probe},
+    base::{backoff::Backoff, clock::Clock, id::QueueName, probe::Probe, zone::Zones},
     broker::{self, Broker},
     cache::{self, Cache, Through},
     config::{self, Config},
@@ -35,6 +35,8 @@ pub struct App {
     pub config: Config,
     /// Time.
     pub clock: Clock,
+    /// Time zones.
+    pub zones: Zones,
     /// The database's ports.
     pub stores: Stores,
     /// Wake-ups.
@@ -68,6 +70,7 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     };
     // These first: what is wrong must not leave a new database behind.
     let rules = fixed_rules(&config)?;
+    let zones = open_zones(&config)?;
     let broker =
         broker::connect(&config.broker.url, &broker_options(&config)).map_err(|e| Error::Config(e.to_string()))?;
     let cache = open_cache(&config, &clock)?;
@@ -84,8 +87,8 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     kinds::register(&mut registry, deps).map_err(wrong)?;
     let doorbell = Arc::new(Doorbell::default());
     let bell = Arc::clone(&doorbell) as Arc<dyn Bell>;
-    let users = Arc::new(open_users(&config, &stores, &cache, Arc::clone(&bell), &clock)?);
-    let post = Post::open(&config, &stores, &cache, &users, &bell, &clock, rules)?;
+    let users = Arc::new(open_users(&config, &stores, &cache, Arc::clone(&bell), &clock, &zones)?);
+    let post = Post::open(&config, &stores, &cache, &users, &bell, &clock, Read { rules, zones: zones.clone() })?;
     post.register(&mut registry).map_err(wrong)?;
     let registry = Arc::new(registry);
     let jobs = Arc::new(Jobs::new(
@@ -110,6 +113,7 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     Ok(App {
         config,
         clock,
+        zones,
         stores,
         broker,
         cache,
@@ -123,6 +127,20 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     })
 }
 
+/// The time zones that the configuration asks for.
+///
+/// # Errors
+/// A sentence, if the host has none.
+pub fn open_zones(config: &Config) -> Result<Zones, Error> {
+    match config.time.zones {
+        config::ZoneSource::Bundled => Ok(Zones::bundled()),
+        config::ZoneSource::Host => Zones::host().map_err(|e| {
+            let hint = "install them (Debian's tzdata), or set it to \"bundled\"";
+            Error::Config(format!("`time.zones` is \"host\", but {e}; {hint}"))
+        }),
+    }
+}
+
 /// The users service, reading through a cache that is shared.
 fn open_users(
     config: &Config,
@@ -130,9 +148,11 @@ fn open_users(
     cache: &Arc<dyn Cache>,
     bell: Arc<dyn Bell>,
     clock: &Clock,
+    zones: &Zones,
 ) -> Result<Users, Error> {
     let (records, auth) = (Arc::clone(&stores.records), config.auth.clone());
-    let users = Users::new(records, Arc::clone(cache), bell, clock.clone(), auth).map_err(Error::Failed)?;
+    let users = Users::new(records, Arc::clone(cache), bell, clock.clone(), auth, zones.clone());
+    let users = users.map_err(Error::Failed)?;
     if !cache::is_shared(&config.cache.url) {
         return Ok(users);
     }

@@ -8,7 +8,7 @@ mod post;
 mod roles;
 mod timekeeper;
 
-pub use build::{App, build};
+pub use build::{App, build, open_zones};
 pub use fitness::Finding;
 pub use roles::{create_admin, inspect, migrate, openapi_json, run, run_until};
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use crate::{
-    base::clock::Clock,
+    base::{clock::Clock, zone::Zones},
     cache::{self, Cache, Rate, Through},
     config::Config,
     events::{Bell, Event},
@@ -65,6 +65,14 @@ pub(super) struct Post {
     sender: Sender,
 }
 
+/// What the configuration says and was read before anything was opened.
+pub(super) struct Read {
+    /// Rules besides those made by the API.
+    pub(super) rules: Vec<Rule>,
+    /// Time zones.
+    pub(super) zones: Zones,
+}
+
 /// The rules of the configuration.
 ///
 /// # Errors
@@ -84,11 +92,11 @@ impl Post {
         users: &Arc<Users>,
         bell: &Arc<dyn Bell>,
         clock: &Clock,
-        fixed: Vec<Rule>,
+        Read { rules: fixed, zones }: Read,
     ) -> Result<Self, Error> {
         let c = &config.notifications;
         let records = || Arc::clone(&stores.records);
-        let mut templates = Templates::new(records(), clock.clone());
+        let mut templates = Templates::new(records(), clock.clone(), zones.clone());
         if cache::is_shared(&config.cache.url) {
             templates = templates.cached(Through::new(Arc::clone(cache), "templates", CACHED_SHAPE, config.cache.ttl));
         }
@@ -111,6 +119,7 @@ impl Post {
                 webhook: per_minute(c.webhook_per_minute),
             },
             clock: clock.clone(),
+            zones,
         };
         let rules = Rules::new(records(), fixed, clock.clone());
         let sender = Sender::new(judge.clone());

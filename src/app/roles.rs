@@ -77,6 +77,7 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
     tracing::info!(
         role = role.name(),
         version = env!("CARGO_PKG_VERSION"),
+        time_zones = %app.zones,
         ms = started.elapsed().as_millis() as u64,
         "ready"
     );

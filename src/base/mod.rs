@@ -1,6 +1,7 @@
 //! Ground floor: the vocabulary that every room shares and that knows nothing of any of them.
 //!
-//! Nothing here does I/O but [`shutdown`] (signals) and [`failpoint`] (which exists in test builds only).
+//! Nothing here does I/O but [`shutdown`] (signals), [`zone`] (the host's files, if the configuration wants them) and
+//! [`failpoint`] (which exists in test builds only).
 
 pub mod backoff;
 pub mod clock;
@@ -13,3 +14,4 @@ pub mod probe;
 pub mod secret;
 pub mod shutdown;
 pub mod store;
+pub mod zone;

@@ -173,6 +173,7 @@ pub(super) fn run_migrate(global: &GlobalArgs, flags: &[&dyn Overrides]) -> Resu
 /// Looks at every backend and says what it found.
 pub(super) fn run_doctor(global: &GlobalArgs, flags: &[&dyn Overrides]) -> Result<(), Failure> {
     let config = load(global, flags, None)?;
+    print::line(&format!("time zones: {}", app::open_zones(&config)?))?;
     block_on(&config.clone(), async {
         let mut faults = 0;
         for app::Finding { name, found } in app::inspect(config).await? {

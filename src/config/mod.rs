@@ -14,12 +14,14 @@ pub mod resolve;
 mod rules;
 pub mod settings;
 pub mod show;
+mod time;
 pub mod units;
 
 pub use auth::{Auth, AuthMode, JwtKey, Registration};
 pub use channels::{Email, Network, Notifications, Push, SmtpTls, Webhook};
 pub use load::{Sources, load};
 pub use model::*;
+pub use time::{Time, ZoneSource};
 
 /// What is wrong with the configuration, in one sentence for the person who wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::{Auth, Email, Notifications, Push, Webhook, show::mask_url, units};
+use super::{Auth, Email, Notifications, Push, Time, Webhook, show::mask_url, units};
 use crate::base::id::QueueName;
 
 /// The whole configuration.
@@ -26,6 +26,8 @@ pub struct Config {
     pub auth: Auth,
     /// Logging.
     pub log: Log,
+    /// Time.
+    pub time: Time,
     /// Jobs: defaults and limits.
     pub jobs: Jobs,
     /// What single queues have of their own.

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Auth, AuthMode, Broker, Cache, Config, Http, Jobs, JwtKey, Log, LogFormat, LogRequests, Probe, Queue, QueueType,
-    Registration, Scheduler, Store, Sync, Worker, WorkerQueues, settings,
+    Registration, Scheduler, Store, Sync, Time, Worker, WorkerQueues, ZoneSource, settings,
     settings::Settings,
     units::{Size, format_duration, parse_duration},
 };
@@ -59,6 +59,13 @@ pub fn resolve(s: &Settings, cores: usize) -> Result<Config, Fault> {
         },
         auth: auth(&s.auth)?,
         log: log(&s.log)?,
+        time: Time {
+            zones: choice(
+                "time.zones",
+                &s.time.zones,
+                &[("bundled", ZoneSource::Bundled), ("host", ZoneSource::Host)],
+            )?,
+        },
         jobs: jobs(&s.jobs)?,
         queues: queues(&s.queues)?,
         worker: worker(&s.worker, cores)?,

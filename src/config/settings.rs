@@ -29,6 +29,7 @@ section!(Settings {
     probe: Probe,
     auth: Auth,
     log: Log,
+    time: Time,
     jobs: Jobs,
     queues: BTreeMap<String, Queue>,
     worker: Worker,
@@ -73,6 +74,8 @@ section!(Auth {
 });
 
 section!(Log { level: String, format: String, requests: String });
+
+section!(Time { zones: String });
 
 section!(Jobs {
     max_payload: String,

@@ -1,18 +1,23 @@
 //! The circuit breaker of a provider: after five failures in a row nobody knocks for a minute.
 //!
 //! ```text
-//! closed ──5 failures in a row, or a configuration fault──▶ open ──60 s──▶ half-open ──2 successes──▶ closed
-//!                                                            ▲                 │
-//!                                                            └────a failure────┘
+//! closed ──5 failures in a row, or a fault of our side──▶ open ──60 s──▶ half-open ──2 successes──▶ closed
+//!                                                         ▲                 │
+//!                                                         └────a failure────┘
 //! ```
 //! Its state is one entry of the cache, changed by compare-and-set, so all workers share it. Half-open admits one message at
-//! a time. A cache that is away counts as closed: a breaker must not be what stops messages.
+//! a time. A cache that is away counts as closed: a breaker must not be what stops messages. A fault of our side is one that
+//! the provider calls so, or that [`Refusals`] find when it refuses one recipient after the other with the same words.
 
 use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::{
+    channels::{Refusal, Sense},
+    refusals::{Meaning, Refusals},
+};
 use crate::{
     base::clock::{Clock, Timestamp},
     cache::{Cache, CacheError, Entry},
@@ -68,13 +73,18 @@ pub struct State {
     pub probe_until: Option<Timestamp>,
     /// Why it failed last.
     pub reason: Option<String>,
+    /// Whom it refused, and with what words.
+    #[serde(default, skip_serializing_if = "Refusals::is_empty")]
+    pub refusals: Refusals,
 }
 
 /// What a message came back with, as far as its provider is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The provider works; the recipient or the message may still be at fault.
+    /// The provider takes recipients; the message may still be at fault.
     Success,
+    /// The provider works, but whether it takes anybody is not known.
+    Answered,
     /// The provider failed.
     Failure,
     /// Nothing will pass until someone mends our side.
@@ -101,6 +111,12 @@ impl State {
 
     /// The state after a message came back; none if it is the same.
     fn after(&self, outcome: Outcome, reason: &str, now: Timestamp) -> Option<Self> {
+        let refusals = match outcome {
+            Outcome::Success => self.refusals.passed(),
+            Outcome::Answered | Outcome::Failure | Outcome::Refusal => self.refusals.clone(),
+        };
+        let same = Self { refusals: refusals.clone(), ..self.clone() };
+        let closed = || Self { refusals: refusals.clone(), ..Self::default() };
         let open = |failures| Self {
             position: Position::Open,
             failures,
@@ -108,21 +124,35 @@ impl State {
             until: Some(now.plus(OPEN_FOR)),
             probe_until: None,
             reason: Some(reason.to_owned()),
+            refusals: refusals.clone(),
         };
-        match (self.position, outcome) {
-            (Position::Closed, Outcome::Success) => (self.failures > 0).then(Self::default),
-            (Position::HalfOpen, Outcome::Success) if self.successes + 1 >= SUCCESSES => Some(Self::default()),
-            (Position::HalfOpen, Outcome::Success) => {
-                Some(Self { successes: self.successes + 1, probe_until: None, ..self.clone() })
+        let next = match (self.position, outcome) {
+            (Position::Closed, Outcome::Success | Outcome::Answered) if self.failures > 0 => closed(),
+            (Position::Closed, Outcome::Success | Outcome::Answered) => same,
+            (Position::HalfOpen, Outcome::Success | Outcome::Answered) if self.successes + 1 >= SUCCESSES => closed(),
+            (Position::HalfOpen, Outcome::Success | Outcome::Answered) => {
+                Self { successes: self.successes + 1, probe_until: None, ..same }
             }
             // Sent before it opened: says nothing of how the provider is now.
-            (Position::Open, _) => None,
-            (_, Outcome::Refusal) | (Position::HalfOpen, Outcome::Failure) => Some(open(self.failures + 1)),
-            (Position::Closed, Outcome::Failure) if self.failures + 1 >= FAILURES => Some(open(self.failures + 1)),
+            (Position::Open, _) => return None,
+            (_, Outcome::Refusal) | (Position::HalfOpen, Outcome::Failure) => open(self.failures + 1),
+            (Position::Closed, Outcome::Failure) if self.failures + 1 >= FAILURES => open(self.failures + 1),
             (Position::Closed, Outcome::Failure) => {
-                Some(Self { failures: self.failures + 1, reason: Some(reason.to_owned()), ..self.clone() })
+                Self { failures: self.failures + 1, reason: Some(reason.to_owned()), ..same }
             }
-        }
+        };
+        Some(next).filter(|next| next != self)
+    }
+
+    /// The state after a recipient was refused, and what the refusal means.
+    fn refused(&self, refusal: &Refusal, recipient: &str, now: Timestamp) -> (Option<Self>, Meaning) {
+        let (refusals, meaning) = self.refusals.note(refusal, recipient, now);
+        let noted = Self { refusals, ..self.clone() };
+        // A mailbox that does not exist says nothing of us, and lists with many such are common: they must not stop the mail.
+        let opens = meaning == Meaning::All && refusal.sense != Sense::Mailbox;
+        let outcome = if opens { Outcome::Refusal } else { Outcome::Answered };
+        let next = noted.after(outcome, &refusal.advice, now).unwrap_or(noted);
+        (Some(next).filter(|next| next != self), meaning)
     }
 }
 
@@ -176,6 +206,17 @@ impl Breakers {
         let told = self.change(provider, |state, now| (state.after(outcome, reason, now), ())).await;
         if let Err(e) = told {
             tracing::debug!(provider, error = %e, "breaker not told");
+        }
+    }
+
+    /// Tells that a recipient was refused, and returns what that means beside the refusals before; none if the cache is away.
+    pub async fn refused(&self, provider: &str, refusal: &Refusal, recipient: &str) -> Option<Meaning> {
+        match self.change(provider, |state, now| state.refused(refusal, recipient, now)).await {
+            Ok(meaning) => Some(meaning),
+            Err(e) => {
+                tracing::debug!(provider, error = %e, "breaker not told");
+                None
+            }
         }
     }
 
@@ -307,5 +348,36 @@ mod tests {
         assert_eq!(after(&again, &[S]), State::default());
         assert_eq!(after(&again, &[F]).position, Position::Open);
         assert_eq!(after(&probing, &[F]).until, Some(at(60)));
+    }
+    #[test]
+    fn refusals_alike_open_it_and_a_message_taken_forgets_them() {
+        let refusal = |sense| Refusal { sentence: "550 go away".into(), sense, advice: "look".into() };
+        let refuse = |state: &State, sense, from: i64| {
+            (from..from + 5).fold((state.clone(), Meaning::Few), |(s, _), n| {
+                let (next, meaning) = s.refused(&refusal(sense), &n.to_string(), at(0));
+                (next.unwrap_or(s), meaning)
+            })
+        };
+        let (open, meaning) = refuse(&State::default(), Sense::Unclear, 0);
+        assert_eq!((open.position, open.reason.as_deref(), meaning), (Position::Open, Some("look"), Meaning::All));
+        let probing = open.admit(at(60)).unwrap().unwrap();
+        let (again, meaning) = probing.refused(&refusal(Sense::Unclear), "new", at(61));
+        let again = again.unwrap();
+        assert_eq!((again.position, again.until, meaning), (Position::Open, Some(at(121)), Meaning::All));
+        let taken = after(&again.admit(at(121)).unwrap().unwrap(), &[Outcome::Success]);
+        let (one, meaning) = taken.refused(&refusal(Sense::Unclear), "new", at(121));
+        assert_eq!((one.unwrap().position, meaning), (Position::Closed, Meaning::Few), "somebody was taken in between");
+        let (listed, meaning) = refuse(&State::default(), Sense::Mailbox, 0);
+        assert_eq!((listed.position, meaning), (Position::Closed, Meaning::All), "mailboxes never open it");
+        let (named, meaning) = State::default().refused(&refusal(Sense::Ours), "a", at(0));
+        assert_eq!((named.unwrap().position, meaning), (Position::Open, Meaning::All));
+    }
+
+    #[test]
+    fn a_state_of_an_older_version_is_read() {
+        let old = r#"{"position":"open","failures":5,"successes":0,"until":"2026-11-30T08:00:00Z","probe_until":null,
+            "reason":"x"}"#;
+        let state: State = serde_json::from_str(old).unwrap();
+        assert!(state.position == Position::Open && state.refusals.is_empty());
     }
 }

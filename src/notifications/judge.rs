@@ -24,6 +24,7 @@ use crate::{
         clock::{Clock, Timestamp},
         error::Kind,
         id::Priority,
+        zone::Zones,
     },
     cache::{Admission, Cache, Rate},
     users::{
@@ -82,6 +83,8 @@ pub struct Judge {
     pub rates: Rates,
     /// Time.
     pub clock: Clock,
+    /// By whose clocks users live.
+    pub zones: Zones,
 }
 
 /// What is to be decided.
@@ -265,7 +268,7 @@ impl Judge {
     ) -> Result<Judged, NotificationError> {
         let now = self.clock.now();
         if let Some(user) = user.filter(|_| matches!(case.channel, Channel::Email | Channel::Push)) {
-            match user.quiet_until(now) {
+            match user.quiet_until(now, &self.zones) {
                 Some(until) if case.priority.get() < URGENT => {
                     let said = format!("quiet hours in {} until {until}", user.time_zone);
                     return Ok(way.end("quiet_hours", said, Decision::Wait { code: "quiet_hours", until }));

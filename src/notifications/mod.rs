@@ -12,6 +12,7 @@ pub mod follow;
 pub mod judge;
 pub mod links;
 pub mod model;
+pub mod refusals;
 pub mod rules;
 pub mod send;
 pub mod service;

@@ -18,6 +18,7 @@ use super::{
     error::NotificationError,
     judge::{Case, Decision, Judge, Judged},
     model::{Channel, Ended, Payload, Report, Step, To, channel_of},
+    refusals::weigh,
     service::Notifications,
     suppressions::{Reason, Suppression, name_of},
 };
@@ -43,6 +44,9 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 const CROWD: Backoff = Backoff { base_ms: 250, cap_ms: 60_000 };
 /// Soonest that a refusal of our credentials is tried again.
 const REFUSED_FOR: Duration = super::breaker::OPEN_FOR;
+/// So much later, at least, than those that only wait for the breaker: whoever was refused probes last. Else one recipient whom a
+/// relay refuses as if it meant us would be the first to probe each time, and nobody else would get through.
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// Sends, for every channel's kind.
 #[derive(Clone)]
@@ -163,13 +167,8 @@ impl Sender {
         e: SendError,
         attempt: u32,
     ) -> Outcome {
+        let e = self.weighed(provider, to, e).await;
         let said = e.to_string();
-        let health = match e.fault {
-            Fault::Provider | Fault::Ambiguous => Health::Failure,
-            Fault::Configuration => Health::Refusal,
-            Fault::Later | Fault::Recipient { .. } | Fault::Message => Health::Success,
-        };
-        self.judge.breakers.report(provider, health, &said).await;
         let code = match e.fault {
             Fault::Ambiguous => format!("ambiguous_{}", e.code),
             _ => e.code.clone(),
@@ -195,7 +194,8 @@ impl Sender {
                 if case.is_overdue(self.judge.clock.now()) {
                     return Outcome::Fail(JobError::new("given_up", format!("not sent within 3 days: {said}")));
                 }
-                Outcome::Postpone(error, e.retry_after.unwrap_or(REFUSED_FOR))
+                let behind = BEHIND + Duration::from_millis(fastrand::u64(0..2_000));
+                Outcome::Postpone(error, e.retry_after.unwrap_or(REFUSED_FOR) + behind)
             }
             Fault::Recipient { suppress } => {
                 if suppress {
@@ -204,6 +204,29 @@ impl Sender {
                 Outcome::Fail(error)
             }
             Fault::Message => Outcome::Fail(error),
+        }
+    }
+
+    /// Tells the breaker of a fault. What a refusal is beside those before it may be another fault than it is alone.
+    async fn weighed(&self, provider: &str, to: &Address, e: SendError) -> SendError {
+        let breakers = &self.judge.breakers;
+        let recipient = name_of(to).map(|(_, address)| address);
+        match (&e.refusal, recipient) {
+            (Some(refusal), Some(recipient)) => {
+                let meaning = breakers.refused(provider, refusal, &recipient).await;
+                let (fault, message) = weigh(e.fault, refusal, meaning);
+                SendError { fault, message: message.unwrap_or(e.message), refusal: None, ..e }
+            }
+            _ => {
+                let health = match e.fault {
+                    Fault::Provider | Fault::Ambiguous => Health::Failure,
+                    Fault::Configuration => Health::Refusal,
+                    Fault::Later => Health::Answered,
+                    Fault::Recipient { .. } | Fault::Message => Health::Success,
+                };
+                breakers.report(provider, health, &e.to_string()).await;
+                e
+            }
         }
     }
 

@@ -89,7 +89,13 @@ impl Channel for Sink {
             unsubscribe: message.unsubscribe.clone(),
             at: now,
         };
-        let failed = |fault, message: String| SendError { fault, code: "sink".into(), message, retry_after: None };
+        let failed = |fault, message: String| SendError {
+            fault,
+            code: "sink".into(),
+            message,
+            retry_after: None,
+            refusal: None,
+        };
         let record = Record {
             shelf: Shelf::Sink,
             id: self.clock.new_uuid(),

@@ -69,6 +69,39 @@ pub struct Suppression {
     pub detail: Option<String>,
 }
 
+/// Which entries are meant: those that meet all of this.
+#[derive(Clone, Copy, Debug)]
+pub struct Meant {
+    /// Put there for this reason.
+    pub reason: Reason,
+    /// For this channel.
+    pub channel: Option<Channel>,
+    /// Put there at this time or later.
+    pub created_after: Option<Timestamp>,
+    /// Put there before this time.
+    pub created_before: Option<Timestamp>,
+}
+
+impl Meant {
+    fn holds(&self, entry: &Listed) -> bool {
+        entry.entry.reason == self.reason
+            && self.created_after.is_none_or(|t| entry.created_at >= t)
+            && self.created_before.is_none_or(|t| entry.created_at < t)
+    }
+}
+
+/// What became of the wish to take many entries off the list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// How many were meant.
+    pub matched: usize,
+    /// How many are off the list.
+    pub removed: usize,
+}
+
+/// Entries looked at, and taken off, at a time.
+const AT_ONCE: usize = 100;
+
 /// An entry with its id and time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -193,6 +226,35 @@ impl Suppressions {
         match self.store.commit(vec![remove], &[]).await? {
             Committed::Done => Ok(()),
             _ => Err(NotificationError::NotFound(format!("there is no suppression {id}"))),
+        }
+    }
+
+    /// Takes all entries that are `meant` off the list, or only counts them in a dry run. Those put there meanwhile may stay.
+    ///
+    /// # Errors
+    /// If the store fails: some may be off the list then, and asking again takes off the rest.
+    pub async fn remove_all(&self, meant: &Meant, dry_run: bool) -> Result<Removed, NotificationError> {
+        let mut done = Removed::default();
+        let mut page = PageRequest { limit: AT_ONCE, after: None };
+        loop {
+            let found = self.list(meant.channel, None, page).await?;
+            let all: Vec<Uuid> = found.data.iter().filter(|entry| meant.holds(entry)).map(|entry| entry.id).collect();
+            done.matched += all.len();
+            if !dry_run {
+                // Each for itself: one that somebody else took off meanwhile must not keep the others there.
+                let removed = all.into_iter().map(|id| async move {
+                    let remove = Write::Remove { shelf: Shelf::Suppressions, id, expected: None };
+                    self.store.commit(vec![remove], &[]).await
+                });
+                let removed = futures_util::future::try_join_all(removed).await?;
+                done.removed += removed.iter().filter(|r| **r == Committed::Done).count();
+            }
+            // Newest first: what follows is older still.
+            let past = |entry: &Listed| meant.created_after.is_some_and(|t| entry.created_at < t);
+            match found.next {
+                Some(next) if !found.data.last().is_some_and(past) => page.after = Some(next),
+                _ => return Ok(done),
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use crate::{
         clock::{Clock, Timestamp},
         page::{Page, PageRequest},
         store::StoreError,
+        zone::Zones,
     },
     cache::Through,
     records::{Committed, Record, RecordStore, Shelf, Write},
@@ -119,10 +120,10 @@ fn built_in(code: &str) -> Option<Template> {
 }
 
 impl Templates {
-    /// The templates in `store`.
+    /// The templates in `store`, which show times by the clocks of `zones`.
     #[must_use]
-    pub fn new(store: Arc<dyn RecordStore>, clock: Clock) -> Self {
-        Self { store, cache: None, ready: moka::sync::Cache::new(READY), engine: Engine::new(), clock }
+    pub fn new(store: Arc<dyn RecordStore>, clock: Clock, zones: Zones) -> Self {
+        Self { store, cache: None, ready: moka::sync::Cache::new(READY), engine: Engine::new(zones), clock }
     }
 
     /// The same, reading heads through `cache`. Then every process that saves templates must use it.
@@ -144,7 +145,7 @@ impl Templates {
             variables: new.variables,
             note: new.note,
         };
-        template.check().map_err(NotificationError::Invalid)?;
+        template.check(&self.engine).map_err(NotificationError::Invalid)?;
         let (code, locale) = (template.code.clone(), template.locale.clone());
         let mark = match &self.cache {
             Some(cache) => Some(cache.begin(&format!("{code}/{locale}")).await),
@@ -329,12 +330,13 @@ impl Templates {
     /// # Errors
     /// What is wrong with it or them.
     pub fn preview(
+        &self,
         template: &Template,
         channel: Channel,
         variables: Option<&Map<String, Value>>,
     ) -> Result<Content, NotificationError> {
         let examples = template.examples();
-        let ready = Ready::new(template.clone(), &Engine::new());
+        let ready = Ready::new(template.clone(), &self.engine);
         ready.render(channel, variables.unwrap_or(&examples)).map_err(|e| NotificationError::Invalid(vec![e]))
     }
 }

@@ -3,8 +3,9 @@
 //! Each check answers the rest of a sentence that begins with the field's name.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jiff::tz::TimeZone;
 use reqwest::Url;
+
+use crate::base::zone::Zones;
 
 /// Most characters of an e-mail address.
 pub const EMAIL_MAX: usize = 254;
@@ -80,12 +81,9 @@ pub(super) fn locale(text: &str) -> Result<String, String> {
 }
 
 /// The name of a time zone as IANA spells it.
-pub(super) fn time_zone(text: &str) -> Result<String, String> {
-    let known = || text.len() <= 64 && !text.contains("..") && !text.starts_with('/');
-    let zone = known().then(|| TimeZone::get(text).ok()).flatten();
-    // Unknown is what jiff stands in for a zone that it cannot find on the host, and no place.
-    let named = zone.as_ref().filter(|z| !z.is_unknown()).and_then(TimeZone::iana_name);
-    named.map(str::to_owned).ok_or_else(|| "must be the IANA name of a time zone, such as Europe/Berlin".to_owned())
+pub(super) fn time_zone(text: &str, zones: &Zones) -> Result<String, String> {
+    let named = zones.get(text).and_then(|zone| zone.iana_name().map(str::to_owned));
+    named.ok_or_else(|| "must be the IANA name of a time zone, such as Europe/Berlin".to_owned())
 }
 
 /// A URL that messages are sent to, as it is written to the wire. Where it leads is checked when it is connected to.
@@ -181,12 +179,12 @@ mod tests {
         for (given, kept) in
             [("Europe/Berlin", "Europe/Berlin"), ("america/new_york", "America/New_York"), ("UTC", "UTC")]
         {
-            assert_eq!(time_zone(given).unwrap(), kept);
+            assert_eq!(time_zone(given, &Zones::bundled()).unwrap(), kept);
         }
         for bad in
             ["", "Berlin", "+02:00", "Europe/Atlantis", "../../etc/passwd", "/etc/localtime", "Etc/Unknown", "a\0b"]
         {
-            assert!(time_zone(bad).is_err(), "{bad:?}");
+            assert!(time_zone(bad, &Zones::bundled()).is_err(), "{bad:?}");
         }
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 pub use super::devices::{ENDPOINTS_MAX, Endpoint, PUSH_TOKENS_MAX, PushKind, PushToken};
 use super::{check, preferences::Preferences};
-use crate::base::{clock::Timestamp, error::FieldError, id::UserId, secret::Secret};
+use crate::base::{clock::Timestamp, error::FieldError, id::UserId, secret::Secret, zone::Zones};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,14 +88,14 @@ impl<'de> Deserialize<'de> for Kept {
 impl User {
     /// The user's time zone; UTC if its rules are not known any more.
     #[must_use]
-    pub fn zone(&self) -> TimeZone {
-        TimeZone::get(&self.time_zone).unwrap_or(TimeZone::UTC)
+    pub fn zone(&self, zones: &Zones) -> TimeZone {
+        zones.get(&self.time_zone).unwrap_or(TimeZone::UTC)
     }
 
     /// The end of the quiet period that `now` lies in; none if it lies in none.
     #[must_use]
-    pub fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
-        self.preferences.quiet_until(now, &self.zone())
+    pub fn quiet_until(&self, now: Timestamp, zones: &Zones) -> Option<Timestamp> {
+        self.preferences.quiet_until(now, &self.zone(zones))
     }
 }
 
@@ -148,7 +148,7 @@ impl UserPatch {
     ///
     /// # Errors
     /// Every field that is wrong.
-    pub(super) fn apply(&self, user: &mut User) -> Result<(), Vec<FieldError>> {
+    pub(super) fn apply(&self, user: &mut User, zones: &Zones) -> Result<(), Vec<FieldError>> {
         let mut faults = Vec::new();
         if let Some(email) = &self.email {
             set(&mut user.email, check::email(email), "email", &mut faults);
@@ -162,7 +162,7 @@ impl UserPatch {
         }
         if let Some(zone) = &self.time_zone {
             let zone = zone.as_deref().unwrap_or(DEFAULT_ZONE);
-            set(&mut user.time_zone, check::time_zone(zone), "time_zone", &mut faults);
+            set(&mut user.time_zone, check::time_zone(zone, zones), "time_zone", &mut faults);
         }
         match &self.preferences {
             None => {}
@@ -193,7 +193,7 @@ impl NewUser {
     ///
     /// # Errors
     /// Every field that is wrong; the password is not looked at.
-    pub(super) fn build(&self, id: Uuid, now: Timestamp) -> Result<User, Vec<FieldError>> {
+    pub(super) fn build(&self, id: Uuid, now: Timestamp, zones: &Zones) -> Result<User, Vec<FieldError>> {
         let mut user = User {
             id: UserId(id),
             email: String::new(),
@@ -219,7 +219,7 @@ impl NewUser {
             role: None,
             disabled: None,
         };
-        all.apply(&mut user).map(|()| user)
+        all.apply(&mut user, zones).map(|()| user)
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
 
     fn ada() -> User {
         let new = NewUser { email: "Ada@Example.com".to_owned(), name: "Ada".to_owned(), ..NewUser::default() };
-        new.build(Uuid::from_u128(7), Timestamp::from_millis(5)).unwrap()
+        new.build(Uuid::from_u128(7), Timestamp::from_millis(5), &Zones::bundled()).unwrap()
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
             preferences: json!({"fax": true}).as_object().cloned(),
             ..NewUser::default()
         };
-        let faults = new.build(Uuid::nil(), Timestamp::default()).unwrap_err();
+        let faults = new.build(Uuid::nil(), Timestamp::default(), &Zones::bundled()).unwrap_err();
         let fields: Vec<_> = faults.iter().map(|f| f.field.as_str()).collect();
         assert_eq!(fields, ["email", "name", "locale", "time_zone", "preferences.fax"], "{faults:?}");
     }
@@ -298,10 +298,10 @@ mod tests {
     fn a_patch_changes_what_it_names() {
         let mut user = ada();
         let patch = UserPatch { time_zone: Some(Some("europe/berlin".to_owned())), ..UserPatch::default() };
-        patch.apply(&mut user).unwrap();
+        patch.apply(&mut user, &Zones::bundled()).unwrap();
         assert_eq!(user, User { time_zone: "Europe/Berlin".to_owned(), ..ada() });
         assert!(!patch.is_privileged() && UserPatch { disabled: Some(false), ..UserPatch::default() }.is_privileged());
-        UserPatch { time_zone: Some(None), ..UserPatch::default() }.apply(&mut user).unwrap();
+        UserPatch { time_zone: Some(None), ..UserPatch::default() }.apply(&mut user, &Zones::bundled()).unwrap();
         assert_eq!(user, ada());
     }
 }

@@ -123,6 +123,7 @@ fn jump_before(moment: jiff::Timestamp, zone: &TimeZone) -> Option<jiff::Timesta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::zone::Zones;
 
     fn hours(start: &str, end: &str) -> QuietHours {
         QuietHours { start: start.parse().unwrap(), end: end.parse().unwrap() }
@@ -130,7 +131,7 @@ mod tests {
 
     /// The end of the quiet period at `now` as the clock in `zone` shows it, with its offset.
     fn until(zone: &str, hours: QuietHours, now: &str) -> Option<String> {
-        let tz = TimeZone::get(zone).unwrap();
+        let tz = Zones::bundled().get(zone).unwrap();
         let end = hours.until(Timestamp::parse(now).unwrap(), &tz)?;
         let end = jiff::Timestamp::from_millisecond(end.as_millis()).unwrap().to_zoned(tz);
         Some(end.strftime("%Y-%m-%d %H:%M %:z").to_string())
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     fn every_quiet_moment_ends_in_a_moment_that_is_not_quiet() {
         for zone in ["Europe/Berlin", "America/New_York", "Pacific/Apia", "Australia/Lord_Howe", "Africa/Casablanca"] {
-            let tz = TimeZone::get(zone).unwrap();
+            let tz = Zones::bundled().get(zone).unwrap();
             for hours in
                 [hours("22:00", "07:00"), hours("02:10", "02:50"), hours("01:30", "03:30"), hours("07:00", "06:59")]
             {

@@ -19,6 +19,7 @@ use crate::{
         id::UserId,
         page::{Page, PageRequest},
         secret::Secret,
+        zone::Zones,
     },
     cache::{Cache, Mark, Through},
     config::{Auth, Registration},
@@ -46,6 +47,7 @@ pub struct Users {
     pub(super) tokens: Tokens,
     pub(super) auth: Auth,
     pub(super) clock: Clock,
+    zones: Zones,
 }
 
 /// What [`Users::create_admin`] did.
@@ -70,9 +72,10 @@ impl Users {
         bell: Arc<dyn Bell>,
         clock: Clock,
         auth: Auth,
+        zones: Zones,
     ) -> Result<Self, String> {
         let (passwords, tokens) = (Passwords::new(), Tokens::new(&auth)?);
-        Ok(Self { store, cache: None, key_cache: None, limits, bell, passwords, tokens, auth, clock })
+        Ok(Self { store, cache: None, key_cache: None, limits, bell, passwords, tokens, auth, clock, zones })
     }
 
     /// The same service, reading single users and keys through these. Then every process that writes them must do so.
@@ -94,7 +97,7 @@ impl Users {
     /// [`UserError::Store`].
     pub async fn create(&self, new: NewUser, by: Option<String>) -> Result<User, UserError> {
         let mut faults = Vec::new();
-        let built = new.build(self.clock.new_uuid(), self.clock.now()).map_err(|all| faults.extend(all));
+        let built = new.build(self.clock.new_uuid(), self.clock.now(), &self.zones).map_err(|all| faults.extend(all));
         if let Some(Err(message)) = new.password.as_ref().map(super::password::check) {
             faults.push(crate::base::error::FieldError::new("password", message));
         }
@@ -157,7 +160,7 @@ impl Users {
     /// [`UserError::NotFound`], [`UserError::Invalid`], [`UserError::EmailTaken`], [`UserError::Contended`] or
     /// [`UserError::Store`].
     pub async fn patch(&self, id: UserId, patch: &UserPatch) -> Result<User, UserError> {
-        let apply = |account: &mut Account| patch.apply(&mut account.user).map_err(UserError::Invalid);
+        let apply = |account: &mut Account| patch.apply(&mut account.user, &self.zones).map_err(UserError::Invalid);
         Ok(self.change(id, apply).await?.0)
     }
 

@@ -12,6 +12,7 @@ use crate::{
         id::{ContactId, UserId},
         page::PageRequest,
         secret::Secret,
+        zone::Zones,
     },
     cache,
     config::{Sources, load},
@@ -213,7 +214,7 @@ async fn a_cache_that_is_away_locks_nobody_out() {
     let bell = Arc::clone(&t.app.jobs) as Arc<dyn Bell>;
     let (store, clock, auth) = (Arc::clone(&t.app.stores.records), t.app.clock.clone(), t.app.config.auth.clone());
     let through = |name| cache::Through::new(Arc::clone(&away), name, 1, Duration::from_secs(60));
-    let users = Users::new(store, Arc::clone(&away), bell, clock, auth).unwrap();
+    let users = Users::new(store, Arc::clone(&away), bell, clock, auth, Zones::bundled()).unwrap();
     let users = users.cached(through("users"), through("api_keys"));
     let user = users.create(new("ada@example.com"), None).await.unwrap();
     for _ in 0..6 {

@@ -178,7 +178,7 @@ mod tests {
 
     fn user() -> User {
         let new = NewUser { email: "a@b.cd".to_owned(), name: "A".to_owned(), ..NewUser::default() };
-        new.build(Uuid::from_u128(7), Timestamp::default()).unwrap()
+        new.build(Uuid::from_u128(7), Timestamp::default(), &crate::base::zone::Zones::bundled()).unwrap()
     }
 
     fn at(seconds: i64) -> Timestamp {

@@ -20,6 +20,7 @@ pub(crate) mod post;
 pub(crate) mod queues;
 pub(crate) mod rules;
 pub(crate) mod submit;
+pub(crate) mod suppressions;
 pub(crate) mod templates;
 pub(crate) mod users;
 pub(crate) mod workers;
@@ -110,4 +111,5 @@ fn api(routes: &mut Routes<'_>) {
     templates::register(routes);
     rules::register(routes);
     post::register(routes);
+    suppressions::register(routes);
 }

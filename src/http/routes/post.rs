@@ -1,4 +1,4 @@
-//! What stands around notifications: the suppression list, circuit breakers, the sink, and the link to unsubscribe.
+//! What stands around notifications: circuit breakers, the sink, and the link to unsubscribe.
 
 use actix_web::{HttpResponse, http::StatusCode, web::Data};
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,7 @@ use crate::{
     http::{
         HttpState,
         endpoint::Endpoint,
-        extract::{Json, PathParam, Query, RequestBody},
-        notification_body::ChannelDoc,
+        extract::{PathParam, Query},
         problem::{Problem, at_most},
         response::{List, Meta, json},
     },
@@ -20,167 +19,16 @@ use crate::{
         channels::Content,
         model::{Channel, To},
         sink::Caught,
-        suppressions::{Listed, Reason, Suppression},
+        suppressions::{Reason, Suppression},
     },
     users::{Need, Right},
 };
 
 pub(crate) fn register(routes: &mut Routes<'_>) {
-    Endpoint::at("/api/v1/suppressions")
-        .get(Right::TemplatesRead, list_suppressions)
-        .post(Right::TemplatesWrite, add_suppression)
-        .register(routes);
-    Endpoint::at("/api/v1/suppressions/{id}").delete(Right::TemplatesWrite, remove_suppression).register(routes);
     Endpoint::at("/api/v1/breakers").get(Right::NotificationsRead, list_breakers).register(routes);
     Endpoint::at("/api/v1/breakers/{provider}/reset").post(Right::QueuesControl, reset_breaker).register(routes);
     Endpoint::at("/api/v1/sink").get(Right::NotificationsRead, list_sink).register(routes);
     Endpoint::at("/api/v1/unsubscribe/{token}").get(Need::Open, ask).post(Need::Open, unsubscribe).register(routes);
-}
-
-/// How [`Reason`] is documented.
-#[derive(ToSchema)]
-#[schema(as = SuppressionReason, rename_all = "snake_case")]
-#[allow(dead_code, reason = "documents a type that does not know this API")]
-pub(crate) enum ReasonDoc {
-    HardBounce,
-    Unregistered,
-    Gone,
-    Unsubscribed,
-    Manual,
-}
-
-/// An address that nothing is sent to.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Suppression, example = json!({
-    "id": "0192f0c1-2345-7abc-8def-0123456789ab", "notification_type": "email", "address": "gone@example.com",
-    "category": null, "reason": "hard_bounce", "detail": "smtp_550: 5.1.1 no such user",
-    "created_at": "2026-11-21T08:00:00.000Z",
-}))]
-pub(crate) struct SuppressionBody {
-    /// Names it.
-    #[schema(value_type = String, format = Uuid)]
-    id: RecordId,
-    /// The channel it is for.
-    #[schema(value_type = ChannelDoc)]
-    notification_type: Channel,
-    /// The mailbox, or the fingerprint of a token or endpoint.
-    address: String,
-    /// Only messages of this category; all if null.
-    #[schema(required)]
-    category: Option<String>,
-    /// Why.
-    #[schema(value_type = ReasonDoc)]
-    reason: Reason,
-    /// What was said, or null.
-    #[schema(required)]
-    detail: Option<String>,
-    /// Since when.
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-}
-
-impl From<Listed> for SuppressionBody {
-    fn from(Listed { id, created_at, entry: e }: Listed) -> Self {
-        Self {
-            id: RecordId(id),
-            notification_type: e.channel,
-            address: e.address,
-            category: e.category,
-            reason: e.reason,
-            detail: e.detail,
-            created_at,
-        }
-    }
-}
-
-/// An address to send nothing to.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = NewSuppression, example = json!({"notification_type": "email", "address": "gone@example.com"}))]
-pub(crate) struct NewSuppressionBody {
-    /// The channel it is for.
-    #[schema(value_type = ChannelDoc)]
-    notification_type: Channel,
-    /// The mailbox, or the fingerprint of a token or endpoint.
-    #[schema(min_length = 1, max_length = 320)]
-    address: String,
-    /// Only messages of this category.
-    #[schema(min_length = 1, max_length = 64, pattern = "^[a-z0-9_][a-z0-9_.-]*$")]
-    category: Option<String>,
-    /// Why.
-    #[schema(max_length = 1000)]
-    detail: Option<String>,
-}
-
-impl RequestBody for NewSuppressionBody {}
-
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct SuppressionParams {
-    /// At most this many entries; 50 if not given.
-    #[param(minimum = 1, maximum = 200, example = 50)]
-    limit: Option<u32>,
-    /// Where the page starts: `meta.next_cursor` of the page before.
-    #[param(pattern = "^c1_[0-9a-f]{32}$")]
-    cursor: Option<String>,
-    /// For this channel.
-    #[param(inline, value_type = Option<ChannelDoc>)]
-    notification_type: Option<Channel>,
-    /// For this address.
-    #[param(max_length = 320)]
-    address: Option<String>,
-}
-
-/// Lists suppressed addresses, newest first
-#[utoipa::path(get, path = "/api/v1/suppressions", tag = "suppressions", operation_id = "list_suppressions",
-    params(SuppressionParams),
-    responses((status = 200, description = "One page of the list", body = List<SuppressionBody>,
-        example = json!({"data": [], "meta": {"limit": 50, "next_cursor": null, "has_next": false}}))))]
-pub(crate) async fn list_suppressions(
-    state: Data<HttpState>,
-    Query(query): Query<SuppressionParams>,
-) -> Result<HttpResponse, Problem> {
-    let page = state.limits.page(query.limit, query.cursor.as_deref())?;
-    at_most("address", query.address.as_deref(), 320)?;
-    let list = &state.post.notifications.judge().suppressions;
-    let found = list.list(query.notification_type, query.address.as_deref(), page).await?;
-    json(StatusCode::OK, &List::of(found, &page, SuppressionBody::from))
-}
-
-/// Suppresses an address; one that is on the list already stays as it is
-#[utoipa::path(post, path = "/api/v1/suppressions", tag = "suppressions", operation_id = "add_suppression",
-    request_body = NewSuppressionBody,
-    responses((status = 201, description = "On the list", body = SuppressionBody),
-        (status = 409, description = "It was removed at the same moment")))]
-pub(crate) async fn add_suppression(
-    state: Data<HttpState>,
-    Json(body): Json<NewSuppressionBody>,
-) -> Result<HttpResponse, Problem> {
-    if body.detail.as_ref().is_some_and(|d| d.chars().count() > 1000) {
-        return Err(Problem::invalid_field("detail", "has more than 1000 characters"));
-    }
-    let entry = Suppression {
-        channel: body.notification_type,
-        address: body.address,
-        category: body.category,
-        reason: Reason::Manual,
-        detail: body.detail,
-    };
-    let listed = state.post.notifications.judge().suppressions.add(entry).await?;
-    json(StatusCode::CREATED, &SuppressionBody::from(listed))
-}
-
-/// Takes an address off the list
-#[utoipa::path(delete, path = "/api/v1/suppressions/{id}", tag = "suppressions", operation_id = "remove_suppression",
-    params(("id" = Uuid, Path, description = "The entry's id", example = "0192f0c1-2345-7abc-8def-0123456789ab")),
-    responses((status = 204, description = "Off the list")))]
-pub(crate) async fn remove_suppression(
-    state: Data<HttpState>,
-    PathParam(id): PathParam<RecordId>,
-) -> Result<HttpResponse, Problem> {
-    state.post.notifications.judge().suppressions.remove(id.0).await?;
-    Ok(HttpResponse::NoContent().finish())
 }
 
 /// How [`Position`] is documented.
@@ -219,7 +67,7 @@ pub(crate) struct BreakerBody {
 
 impl BreakerBody {
     fn of(provider: String, s: State) -> Self {
-        let State { position, failures, successes, until, probe_until: _, reason } = s;
+        let State { position, failures, successes, until, probe_until: _, reason, refusals: _ } = s;
         Self { provider, position, failures, successes, until, reason }
     }
 }

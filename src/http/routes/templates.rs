@@ -417,7 +417,7 @@ pub(crate) async fn preview(
     {
         return Err(Problem::invalid_field(format!("variables.{name}"), "is required by the template"));
     }
-    let content = Templates::preview(&t, body.notification_type, body.variables.as_ref())?;
+    let content = templates(&state).preview(&t, body.notification_type, body.variables.as_ref())?;
     json(StatusCode::OK, &PreviewAnswer { code: t.code, locale: t.locale, version: t.version, content })
 }
 

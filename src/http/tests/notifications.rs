@@ -178,6 +178,16 @@ async fn rules_suppressions_and_links_say_what_is_wrong() {
     let path = format!("/api/v1/suppressions/{}", first.json()["id"].as_str().unwrap());
     assert_eq!(t.send(TestRequest::delete().uri(&path)).await.status, 204);
     t.send(TestRequest::delete().uri(&path)).await.problem(404, "not_found");
+    for (query, field) in [
+        ("", "reason"),
+        ("?reason=rain", "reason"),
+        ("?reason=manual&created_after=noon", "created_after"),
+        ("?reason=manual&dry_run=perhaps", "dry_run"),
+        ("?reason=manual&address=a@example.com", "address"),
+    ] {
+        let answer = t.send(TestRequest::delete().uri(&format!("/api/v1/suppressions{query}"))).await;
+        assert_eq!(answer.problem(400, "invalid_request"), [field], "{query}: {}", answer.json());
+    }
 
     for token in ["x", "e30.e30", "eyJ0Ijp7ImNvbnNvbGUiOnRydWV9fQ.AAAA", "a.b.c"] {
         t.get(&format!("/api/v1/unsubscribe/{token}")).await.problem(404, "not_found");

@@ -17,7 +17,7 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 impl SendError {
     pub(super) fn new(fault: Fault, code: impl Into<String>, message: impl AsRef<str>) -> Self {
-        Self { fault, code: code.into(), message: one_line(message.as_ref()), retry_after: None }
+        Self { fault, code: code.into(), message: one_line(message.as_ref()), retry_after: None, refusal: None }
     }
 
     pub(super) fn after(self, wait: Option<Duration>) -> Self {
@@ -34,6 +34,10 @@ impl SendError {
     pub(super) fn without(mut self, secrets: &[&str]) -> Self {
         for secret in secrets.iter().filter(|s| s.len() >= 4) {
             self.message = self.message.replace(secret, "***");
+            if let Some(refusal) = &mut self.refusal {
+                refusal.sentence = refusal.sentence.replace(secret, "***");
+                refusal.advice = refusal.advice.replace(secret, "***");
+            }
         }
         self
     }

@@ -173,8 +173,8 @@ pub enum Fault {
     /// It may or may not have been taken: the connection broke after all of it was sent. Try again the same way; counts
     /// for the breaker.
     Ambiguous,
-    /// We are not let in (wrong password or key). Nothing will go through until someone mends it: opens the breaker at once,
-    /// and spends no attempt.
+    /// We are not let in (wrong password or key, no right to send). Nothing will go through until someone mends it: opens the
+    /// breaker at once, and spends no attempt.
     Configuration,
     /// The address is gone or never was. For good.
     Recipient {
@@ -183,6 +183,28 @@ pub enum Fault {
     },
     /// This message will never be taken, but others may (too large, refused by policy). For good.
     Message,
+}
+
+/// Of whom a refusal speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sense {
+    /// Of us: whoever is next will be refused, too.
+    Ours,
+    /// Nobody can tell from one refusal alone.
+    Unclear,
+    /// Of the mailbox: its provider has looked for it.
+    Mailbox,
+}
+
+/// How a recipient was refused, to be compared with other refusals of the same provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was said, without what names the recipient: the same for all who are refused for one reason.
+    pub sentence: String,
+    /// Of whom it speaks.
+    pub sense: Sense,
+    /// What to look at if it means us all: a sentence for people.
+    pub advice: String,
 }
 
 /// Why a message was not taken, or may not have been.
@@ -197,6 +219,8 @@ pub struct SendError {
     pub message: String,
     /// Not before this time has gone by; the usual back-off if none.
     pub retry_after: Option<Duration>,
+    /// How the recipient was refused, if that is what happened and the same words may mean more than this recipient.
+    pub refusal: Option<Box<Refusal>>,
 }
 
 /// One way out of the house.

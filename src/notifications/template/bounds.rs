@@ -150,9 +150,10 @@ mod tests {
 
     use super::super::engine::{Engine, Escape};
     use super::*;
+    use crate::base::zone::Zones;
 
     fn render(source: &str, escape: Escape, variables: Json) -> Result<String, String> {
-        let mut engine = Engine::new();
+        let mut engine = Engine::new(Zones::bundled());
         engine.compile("part", escape, source).unwrap();
         engine.render("part", escape, &Value::from(Serde(variables))).map_err(|e| e.message)
     }

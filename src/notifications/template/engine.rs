@@ -14,6 +14,7 @@ use super::{
     bounds::{self, Takes, VALUE_MAX, add_filter, too_large, wrong},
     language,
 };
+use crate::base::zone::Zones;
 
 /// Steps of one rendering: some milliseconds.
 const FUEL: u64 = 100_000;
@@ -93,12 +94,6 @@ pub const FILTERS: [&str; 22] = [
 #[derive(Clone)]
 pub struct Engine(Environment<'static>);
 
-impl Default for Engine {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// What a part is called in the engine: the engine asks by the name alone how values are written.
 fn name_of(part: &str, escape: Escape) -> String {
     let prefix = match escape {
@@ -110,9 +105,9 @@ fn name_of(part: &str, escape: Escape) -> String {
 }
 
 impl Engine {
-    /// An engine without parts.
+    /// An engine without parts, whose times are shown by the clocks of `zones`.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(zones: Zones) -> Self {
         let mut env = Environment::empty();
         env.set_fuel(Some(FUEL));
         env.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -123,7 +118,7 @@ impl Engine {
             _ => AutoEscape::None,
         });
         env.set_formatter(bounds::write);
-        add_filters(&mut env);
+        add_filters(&mut env, zones);
         env.add_test("defined", checks::is_defined);
         env.add_test("none", checks::is_none);
         env.add_test("string", checks::is_string);
@@ -167,11 +162,17 @@ impl Engine {
     }
 }
 
-fn add_filters(env: &mut Environment<'static>) {
+fn add_filters(env: &mut Environment<'static>, zones: Zones) {
     let all: [(&'static str, Takes, Value); 22] = [
         ("abs", Takes::Text, Value::from_function(filters::abs)),
         ("capitalize", Takes::Text, Value::from_function(filters::capitalize)),
-        ("date", Takes::Text, Value::from_function(date)),
+        (
+            "date",
+            Takes::Text,
+            Value::from_function(move |time: &str, format: Option<String>, zone: Option<String>| {
+                date(&zones, time, format, zone)
+            }),
+        ),
         ("default", Takes::Part, Value::from_function(default)),
         ("escape", Takes::Any, Value::from_function(filters::escape)),
         ("first", Takes::Part, Value::from_function(filters::first)),
@@ -261,10 +262,10 @@ fn truncate(text: &str, characters: Option<usize>) -> Result<String, Error> {
 }
 
 /// An RFC 3339 time as `format` (strftime; `%Y-%m-%d %H:%M` if none) says, in an IANA time zone (UTC if none).
-fn date(time: &str, format: Option<String>, zone: Option<String>) -> Result<String, Error> {
+fn date(zones: &Zones, time: &str, format: Option<String>, zone: Option<String>) -> Result<String, Error> {
     let time: jiff::Timestamp = time.parse().map_err(|e| wrong(format!("`date` needs an RFC 3339 time: {e}")))?;
     let zone = match zone {
-        Some(name) => jiff::tz::TimeZone::get(&name).map_err(|e| wrong(format!("`date`: {e}")))?,
+        Some(name) => zones.get(&name).ok_or_else(|| wrong(format!("`date`: there is no time zone `{name}`")))?,
         None => jiff::tz::TimeZone::UTC,
     };
     let format = format.unwrap_or_else(|| "%Y-%m-%d %H:%M".to_owned());
@@ -288,7 +289,7 @@ mod tests {
     }
 
     fn render(source: &str, escape: Escape, variables: &Value) -> Result<String, Fault> {
-        let mut engine = Engine::new();
+        let mut engine = Engine::new(Zones::bundled());
         engine.compile("part", escape, source)?;
         engine.render("part", escape, variables)
     }
@@ -369,7 +370,8 @@ mod tests {
 
     #[test]
     fn variables_are_found() {
-        let found = Engine::new().check("{{ a.b }}{% for i in list %}{{ i.x }}{{ c }}{% endfor %}").unwrap();
+        let found =
+            Engine::new(Zones::bundled()).check("{{ a.b }}{% for i in list %}{{ i.x }}{{ c }}{% endfor %}").unwrap();
         assert_eq!(found, ["a", "c", "list"]);
     }
 }

@@ -106,7 +106,7 @@ impl Template {
     ///
     /// # Errors
     /// Every fault found, each with its field.
-    pub fn check(&self) -> Result<(), Vec<FieldError>> {
+    pub fn check(&self, engine: &Engine) -> Result<(), Vec<FieldError>> {
         let mut faults = Vec::new();
         let mut note = |field: &str, checked: Result<(), String>| {
             faults.extend(checked.err().map(|message| FieldError::new(field, message)));
@@ -124,12 +124,11 @@ impl Template {
             let checked = if twice { Err("is declared twice".to_owned()) } else { check_variable(&variable.name) };
             note(&format!("variables[{i}].name"), checked);
         }
-        let engine = Engine::new();
         for (part, source, _) in self.sources() {
-            note(&field_of(&part), self.check_part(&engine, source));
+            note(&field_of(&part), self.check_part(engine, source));
         }
         if faults.is_empty() {
-            let ready = Ready::new(self.clone(), &engine);
+            let ready = Ready::new(self.clone(), engine);
             for channel in self.channels() {
                 faults.extend(ready.render(channel, &self.examples()).err());
             }
@@ -326,6 +325,11 @@ pub fn locale_chain(locale: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::zone::Zones;
+
+    fn engine() -> Engine {
+        Engine::new(Zones::bundled())
+    }
 
     fn template(parts: Value, variables: Value) -> Template {
         serde_json::from_value(json!({
@@ -355,8 +359,8 @@ mod tests {
             }),
             json!([{"name": "name"}, {"name": "note", "required": false}]),
         );
-        assert_eq!(t.check(), Ok(()));
-        let ready = Ready::new(t.clone(), &Engine::new());
+        assert_eq!(t.check(&engine()), Ok(()));
+        let ready = Ready::new(t.clone(), &engine());
         let Value::Object(given) = json!({"name": "<A>\r\nBcc: x"}) else { unreachable!() };
         let Ok(Content::Email { subject, text, html }) = ready.render(Channel::Email, &given) else {
             panic!("no mail")
@@ -384,7 +388,7 @@ mod tests {
             (json!({"console": "x"}), json!([{"name": "1"}]), "variables[0].name", "digit"),
             (json!({"console": "x".repeat(SOURCE_MAX + 1)}), json!([]), "parts.console", "at most"),
         ] {
-            let faults = template(parts, variables).check().unwrap_err();
+            let faults = template(parts, variables).check(&engine()).unwrap_err();
             let first = faults.first().unwrap();
             assert!(first.field == field && first.message.contains(says), "{faults:?}");
         }

@@ -55,10 +55,13 @@ async fn every_answer_of_a_relay_has_its_meaning() {
         ("RCPT", "452 4.2.2 mailbox full", Later, "smtp_452"),
         ("RCPT", "421 4.3.2 closing", Provider, "smtp_421"),
         ("RCPT", "550 5.1.1 no such user", GONE, "smtp_550"),
-        ("RCPT", "550 no such user", GONE, "smtp_550"),
+        ("RCPT", "550 no such user", REFUSED, "smtp_550"),
+        ("RCPT", "550 relay not permitted", Configuration, "smtp_550"),
+        ("RCPT", "454 4.7.1 Relay access denied", Configuration, "smtp_454"),
+        ("RCPT", "554 5.7.1 <ada@example.net>: Recipient address rejected: Access denied", Configuration, "smtp_554"),
         ("RCPT", "551 5.1.6 moved", GONE, "smtp_551"),
         ("RCPT", "553 5.1.3 bad mailbox", GONE, "smtp_553"),
-        ("RCPT", "550 5.7.1 relaying denied", Message, "smtp_550"),
+        ("RCPT", "550 5.7.1 relaying denied", Configuration, "smtp_550"),
         ("RCPT", "552 5.2.2 mailbox full", Later, "smtp_552"),
         ("DATA", "451 4.3.0 later", Later, "smtp_451"),
         ("DATA", "554 5.5.1 no valid recipients", Message, "smtp_554"),
@@ -73,8 +76,28 @@ async fn every_answer_of_a_relay_has_its_meaning() {
         let relay = SmtpFake::failing(step, Act::Say(said));
         let result = send(&to_port(relay.port, &LOGIN), &mail()).await;
         let e = assert_failed(result, &format!("{step}: {said}"), fault, code, None);
-        assert_eq!(e.message, said);
+        match fault {
+            // Whoever reads it can mend something, and is told what to look at.
+            Configuration => {
+                let relay = format!("the relay 127.0.0.1:{} ", relay.port);
+                assert!(e.message.starts_with(&relay) && e.message.ends_with(&format!("it says: {said}")), "{e}");
+            }
+            _ => assert_eq!(e.message, said),
+        }
     }
+}
+
+/// A relay whose rules were mended may still go by the old ones on the connections that it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_takes_nobody_costs_the_connection() {
+    let relay = SmtpFake::start(|at| match (at.step, at.connection) {
+        ("RCPT", 0) => Act::Say("550 relay not permitted"),
+        _ => Act::Right,
+    });
+    let channels = to_port(relay.port, &[]);
+    assert_failed(send(&channels, &mail()).await, "refused", Fault::Configuration, "smtp_550", None);
+    send(&channels, &mail()).await.unwrap();
+    assert_eq!((relay.mails().len(), relay.connections()), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,8 @@
 use app::notifications::channels::{Address, Channels, Content, Fault};
 use serde_json::{Value, json};
 
-use super::{HUSH, assert_failed, channels, mail, parties::MailParty, send};
+use super::{GONE, HUSH, REFUSED, assert_failed, channels, mail, parties::MailParty, send};
+use crate::support::exim::Exim;
 
 fn to_party(party: &MailParty, more: &[(&str, &str)]) -> Channels {
     let port = party.port.to_string();
@@ -146,4 +147,34 @@ async fn mail_goes_encrypted_and_after_a_login() {
         let renamed = to_party(&party, &[login[0], login[2], ("email.host", "127.0.0.2")]);
         assert_failed(send(&renamed, &mail()).await, mode, Fault::Provider, "connect_failed", None);
     }
+}
+
+/// What Debian's exim says by its own rules, and by texts that administrators write.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_exim_says_has_its_meaning() {
+    use Fault::{Configuration, Later, Message};
+    let mut relay = Exim::start("accept").await;
+    let port = relay.port.to_string();
+    let to = [("email.host", "localhost"), ("email.port", &port), ("email.tls", "none")];
+    for (rule, fault, code) in [
+        ("require message = relay not permitted\n  domains = !*", Configuration, "smtp_550"),
+        ("deny message = authentication required\n  !authenticated = *", Configuration, "smtp_550"),
+        ("deny message = 554 5.7.1 Recipient address rejected: Access denied", Configuration, "smtp_554"),
+        ("defer message = 454 4.7.1 Relay access denied", Configuration, "smtp_454"),
+        ("deny message = Unrouteable address", REFUSED, "smtp_550"),
+        ("deny message = Unknown user $local_part", REFUSED, "smtp_550"),
+        ("deny", REFUSED, "smtp_550"),
+        ("deny message = $sender_host_address is listed at zen.example.org", REFUSED, "smtp_550"),
+        ("deny message = 550 5.7.1 $sender_host_address is listed at zen.example.org", Message, "smtp_550"),
+        ("deny message = 550 5.1.1 No such user", GONE, "smtp_550"),
+        ("defer message = greylisted", Later, "smtp_451"),
+    ] {
+        relay.mended(rule).await;
+        let channels = channels(&[to[0], to[1], to[2], ("email.from", "shop@example.org")]);
+        assert_failed(send(&channels, &mail()).await, rule, fault, code, None);
+    }
+    assert!(relay.took().is_empty());
+    relay.mended("accept").await;
+    let receipt = send(&channels(&[to[0], to[1], to[2], ("email.from", "shop@example.org")]), &mail()).await.unwrap();
+    assert!(receipt.provider_id.is_some() && relay.took().len() == 1, "{receipt:?}");
 }

@@ -9,11 +9,14 @@ mod decide;
 mod events;
 mod failures;
 mod kill;
+mod relays;
 mod secrets;
 mod split;
+mod suppressions;
 mod templates;
 mod unsubscribe;
 mod walk;
+mod zones;
 
 use std::{
     collections::VecDeque,

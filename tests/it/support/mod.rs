@@ -3,6 +3,7 @@
 
 pub(crate) mod adapters;
 pub(crate) mod app;
+pub(crate) mod exim;
 pub(crate) mod fleet;
 pub(crate) mod jobs;
 pub(crate) mod process;

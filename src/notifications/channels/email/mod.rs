@@ -8,6 +8,7 @@ mod compose;
 mod dkim;
 mod session;
 mod verdict;
+mod words;
 
 use std::{
     path::Path,
@@ -22,8 +23,9 @@ use tokio::sync::Semaphore;
 use self::{
     compose::Composer,
     session::{Door, Failure, Progress, Session, Step},
+    verdict::Errand,
 };
-use super::{Address, Channel, Message, OpenError, Receipt, SendError, fault::provider};
+use super::{Address, Channel, Fault, Message, OpenError, Receipt, SendError, fault::provider};
 use crate::config::{self, SmtpTls};
 
 /// What to wait before the attempt after the first, the second … when a relay says 4xx: grey-listing wants minutes.
@@ -88,7 +90,7 @@ impl Email {
                     return Ok(receipt);
                 }
                 Err(e) if e.is_stale(progress) => {}
-                Err(e) => return self.refused(session, e),
+                Err(e) => return self.refused(session, e, self.errand(message), progress.step()),
             }
         }
         let mut session = self.door.open(progress).await?;
@@ -97,16 +99,26 @@ impl Email {
                 self.put(session);
                 Ok(receipt)
             }
-            Err(e) => self.refused(session, e),
+            Err(e) => self.refused(session, e, self.errand(message), progress.step()),
         }
     }
 
-    /// A relay that refused one mail takes others on the same connection.
-    fn refused(&self, session: Session, e: Failure) -> Result<Receipt, Failure> {
-        if e.keeps_connection() {
+    /// A relay that refused one mail takes others on the same connection; one that takes none from us may go on so on this
+    /// connection after it was mended, as those do that read their rules when a connection begins.
+    fn refused(&self, session: Session, e: Failure, errand: Errand<'_>, step: Step) -> Result<Receipt, Failure> {
+        let lets_nobody = matches!(&e, Failure::Smtp(e) if verdict::of(step, e, errand).fault == Fault::Configuration);
+        if e.keeps_connection() && !lets_nobody {
             self.put(session);
         }
         Err(e)
+    }
+
+    fn errand<'a>(&'a self, message: &'a Message) -> Errand<'a> {
+        let mailbox = match &message.to {
+            Address::Email { mailbox, .. } => mailbox,
+            _ => "",
+        };
+        Errand { mailbox, relay: self.provider.trim_start_matches("smtp:") }
     }
 
     fn take(&self) -> Option<Session> {
@@ -134,7 +146,7 @@ impl Channel for Email {
         let failure = match tokio::time::timeout(self.timeout, Box::pin(self.deliver(message, &progress))).await {
             Ok(Ok(receipt)) => return Ok(receipt),
             Ok(Err(Failure::Told(e) | Failure::Astray(e))) => e,
-            Ok(Err(Failure::Smtp(e))) => verdict::of(progress.step(), &e),
+            Ok(Err(Failure::Smtp(e))) => verdict::of(progress.step(), &e, self.errand(message)),
             Ok(Err(Failure::Worn)) => verdict::worn(),
             Err(_elapsed) => verdict::timed_out(progress.step(), self.timeout),
         };

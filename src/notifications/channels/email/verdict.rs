@@ -5,27 +5,43 @@
 //! | none, before the final dot | the relay is away: again |
 //! | none, after it | it may have been taken: again, with the same Message-ID |
 //! | 421, and 4xx before a mail begins | the relay is away |
-//! | 4xx | later, in minutes |
 //! | 530, 534, 535, 538; any 5xx to AUTH and STARTTLS; a refused sender | we are not let in |
+//! | any other to MAIL or RCPT whose words speak of us (see `words`) | we are not let in |
+//! | 4xx | later, in minutes |
 //! | 5xx to the greeting | the relay refuses us all: as if it were away |
-//! | 550, 551, 553 with 5.1.x, or without an enhanced code to RCPT | no such mailbox: never again |
+//! | 550, 551, 553 with 5.1.x | no such mailbox: never again |
+//! | 550, 551, 553 without an enhanced code to RCPT | this recipient is refused, for good, and nobody knows why |
 //! | 5.2.2, and 552 that is not about the mail's size | the mailbox is full: later |
 //! | any other 5xx, such as 5.7.x | this mail is refused, for good |
+//!
+//! What refuses a recipient carries its words along ([`Refusal`]): said to many alike, they speak of us.
 
 use std::{error::Error as _, time::Duration};
 
 use lettre::transport::smtp::Error;
 
 use super::{
-    super::{Fault, SendError},
-    Step,
+    super::{Fault, Refusal, SendError, Sense, fault::one_line},
+    Step, words,
 };
 
+/// A code of RFC 3463, such as 5.1.1.
+pub(super) type Enhanced = (u16, u16, u16);
+
+/// For whom a mail is, and by which relay it goes.
+#[derive(Clone, Copy)]
+pub(super) struct Errand<'a> {
+    /// The recipient.
+    pub(super) mailbox: &'a str,
+    /// The relay's host and port.
+    pub(super) relay: &'a str,
+}
+
 /// Judges an error.
-pub(super) fn of(step: Step, e: &Error) -> SendError {
+pub(super) fn of(step: Step, e: &Error, errand: Errand<'_>) -> SendError {
     if let Some(code) = e.status().map(u16::from) {
         let said = e.source().map(ToString::to_string).unwrap_or_default();
-        return SendError::new(of_answer(step, code, &said), format!("smtp_{code}"), format!("{code} {said}"));
+        return answered(step, code, &said, errand);
     }
     if e.is_client() && step == Step::LoggingIn {
         let why = "the relay offers no way to log in with a password (PLAIN or LOGIN)";
@@ -40,6 +56,32 @@ pub(super) fn of(step: Step, e: &Error) -> SendError {
         }
         _ => SendError::new(Fault::Provider, "connection_lost", e.to_string()),
     }
+}
+
+/// Judges an answer, and says what to look at if it means us.
+fn answered(step: Step, code: u16, said: &str, errand: Errand<'_>) -> SendError {
+    let (fault, refusal) = of_answer(step, code, said, errand.mailbox);
+    let advice = |what: &str| {
+        format!(
+            "the relay {} {what}: check `email.host`, `email.username`, `email.password`, and whom it lets send; \
+             it says: {code} {said}",
+            errand.relay
+        )
+    };
+    let message = match fault {
+        Fault::Configuration if step == Step::LoggingIn => advice("does not let us log in"),
+        Fault::Configuration => advice("takes no mail from us"),
+        _ => format!("{code} {said}"),
+    };
+    let mut error = SendError::new(fault, format!("smtp_{code}"), message);
+    error.refusal = refusal.map(|(sense, sentence)| {
+        let advice = match sense {
+            Sense::Ours => error.message.clone(),
+            Sense::Unclear | Sense::Mailbox => one_line(&advice("refuses one recipient after another alike")),
+        };
+        Box::new(Refusal { sentence, sense, advice })
+    });
+    error
 }
 
 /// Judges a connection that would not begin anew; a fresh one is tried before this is ever told.
@@ -64,8 +106,28 @@ pub(super) fn timed_out(step: Step, limit: Duration) -> SendError {
     }
 }
 
-fn of_answer(step: Step, code: u16, said: &str) -> Fault {
+/// The fault; and if a recipient is refused, of whom that speaks, with its words.
+fn of_answer(step: Step, code: u16, said: &str, mailbox: &str) -> (Fault, Option<(Sense, String)>) {
     let enhanced = enhanced(said);
+    let at_envelope = matches!(step, Step::Sender | Step::Recipient);
+    let sentence = words::sentence(code, said, mailbox);
+    let fault = of_codes(step, code, enhanced);
+    match fault {
+        Fault::Later | Fault::Message | Fault::Recipient { suppress: false }
+            if at_envelope && words::speaks_of_us(&sentence, enhanced) =>
+        {
+            (Fault::Configuration, Some((Sense::Ours, sentence)))
+        }
+        Fault::Recipient { suppress: true } => (fault, Some((Sense::Mailbox, sentence))),
+        Fault::Message | Fault::Recipient { .. } if at_envelope => {
+            let sense = if matches!(enhanced, Some((5, 1 | 2, _))) { Sense::Mailbox } else { Sense::Unclear };
+            (fault, Some((sense, sentence)))
+        }
+        _ => (fault, None),
+    }
+}
+
+fn of_codes(step: Step, code: u16, enhanced: Option<Enhanced>) -> Fault {
     let sender_refused = step == Step::Sender && matches!((code, enhanced), (550 | 551 | 553, None))
         || matches!(enhanced, Some((5, 1, 7 | 8)));
     match (code, enhanced) {
@@ -77,7 +139,7 @@ fn of_answer(step: Step, code: u16, said: &str) -> Fault {
         _ if step < Step::Sender => Fault::Provider,
         _ if sender_refused => Fault::Configuration,
         (550 | 551 | 553, Some((5, 1, _))) => Fault::Recipient { suppress: true },
-        (550 | 551 | 553, None) if step == Step::Recipient => Fault::Recipient { suppress: true },
+        (550 | 551 | 553, None) if step == Step::Recipient => Fault::Recipient { suppress: false },
         (_, Some((5, 2, 2))) => Fault::Later,
         (552, Some((5, 2 | 3, 3 | 4))) => Fault::Message,
         (552, _) if !matches!(enhanced, Some((5, 7, _))) => Fault::Later,
@@ -86,7 +148,7 @@ fn of_answer(step: Step, code: u16, said: &str) -> Fault {
 }
 
 /// The enhanced code at the beginning of an answer: `5.1.1`.
-fn enhanced(said: &str) -> Option<(u16, u16, u16)> {
+pub(super) fn enhanced(said: &str) -> Option<Enhanced> {
     let mut parts = said.split_whitespace().next()?.splitn(3, '.').map(str::parse);
     match (parts.next()?, parts.next()?, parts.next()?) {
         (Ok(class @ (2 | 4 | 5)), Ok(subject), Ok(detail)) => Some((class, subject, detail)),
@@ -102,6 +164,7 @@ mod tests {
     fn every_answer_has_its_meaning() {
         use Fault::{Configuration, Later, Message, Provider};
         let gone = Fault::Recipient { suppress: true };
+        let refused = Fault::Recipient { suppress: false };
         for (step, code, said, fault) in [
             (Step::Recipient, 450, "4.2.0 greylisted", Later),
             (Step::Dot, 451, "try later", Later),
@@ -121,11 +184,21 @@ mod tests {
             (Step::Recipient, 551, "5.1.6 moved", gone),
             (Step::Recipient, 553, "5.1.3 bad syntax", gone),
             (Step::Dot, 550, "5.1.1 no such user", gone),
-            (Step::Recipient, 550, "no such user", gone),
-            (Step::Recipient, 550, "", gone),
+            // Without an enhanced code nobody knows why; said to all, it would suppress all.
+            (Step::Recipient, 550, "no such user", refused),
+            (Step::Recipient, 550, "Unrouteable address", refused),
+            (Step::Recipient, 550, "", refused),
+            (Step::Recipient, 550, "relay not permitted", Configuration),
+            (Step::Recipient, 554, "5.7.1 <ada@example.net>: Recipient address rejected: Access denied", Configuration),
+            (Step::Recipient, 454, "4.7.1 <ada@example.net>: Relay access denied", Configuration),
+            (Step::Sender, 550, "5.7.1 authentication required", Configuration),
+            (Step::Recipient, 550, "5.1.1 <ada@example.net>: User unknown in relay recipient table", gone),
+            (Step::Recipient, 550, "5.7.1 we do not like you", Message),
+            // Whoever took the recipient does not mean relaying.
+            (Step::Dot, 550, "relaying of spam is not permitted", Message),
             // Content that is refused without an enhanced code says nothing of the mailbox.
             (Step::Dot, 550, "spam", Message),
-            (Step::Recipient, 550, "5.7.1 relaying denied", Message),
+            (Step::Recipient, 550, "5.7.1 relaying denied", Configuration),
             (Step::Dot, 554, "5.7.1 spam", Message),
             (Step::Recipient, 552, "5.2.2 full", Later),
             (Step::Recipient, 550, "5.2.2 full", Later),
@@ -135,7 +208,36 @@ mod tests {
             (Step::Recipient, 550, "5.2.1 disabled", Message),
             (Step::Recipient, 500, "what?", Message),
         ] {
-            assert_eq!(of_answer(step, code, said), fault, "{step:?} {code} {said}");
+            assert_eq!(of_answer(step, code, said, "ada@example.net").0, fault, "{step:?} {code} {said}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_carries_its_words_along() {
+        use Sense::{Mailbox, Ours, Unclear};
+        for (step, code, said, sense) in [
+            (Step::Recipient, 550, "no such user", Some(Unclear)),
+            (Step::Sender, 550, "5.7.1 policy", Some(Unclear)),
+            (Step::Recipient, 554, "5.7.1 blocked using a list", Some(Unclear)),
+            (Step::Recipient, 550, "5.1.1 no such user", Some(Mailbox)),
+            (Step::Recipient, 550, "5.2.1 disabled", Some(Mailbox)),
+            (Step::Dot, 550, "5.1.1 no such user", Some(Mailbox)),
+            (Step::Recipient, 550, "relay not permitted", Some(Ours)),
+            (Step::Recipient, 454, "4.7.1 Relay access denied", Some(Ours)),
+            // Of these somebody was taken, or nobody was asked for.
+            (Step::Dot, 554, "5.7.1 spam", None),
+            (Step::Recipient, 451, "greylisted", None),
+            (Step::LoggingIn, 535, "5.7.8 wrong", None),
+        ] {
+            let errand = Errand { mailbox: "ada@example.net", relay: "mail.example.org:587" };
+            let e = answered(step, code, said, errand);
+            assert_eq!(e.refusal.as_ref().map(|r| r.sense), sense, "{step:?} {code} {said}");
+            if e.fault == Fault::Configuration {
+                assert!(e.message.contains("mail.example.org:587") && e.message.contains(said), "{e}");
+            }
+            if let Some(refusal) = &e.refusal {
+                assert!(refusal.advice.contains("`email.host`") && refusal.advice.contains(said), "{refusal:?}");
+            }
         }
     }
 }
