@@ -118,6 +118,12 @@ impl Link {
         self.moves.load(Ordering::Relaxed)
     }
 
+    /// Notes that a connection of its own leads to a server that takes no writes: so may all others.
+    pub fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        self.reset();
+    }
+
     fn config(&self) -> AsyncConnectionConfig {
         AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.settings.connect))

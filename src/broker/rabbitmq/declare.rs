@@ -107,7 +107,7 @@ impl Declarer {
 
     /// Tries to have queues and to take from each; for whoever looks for faults.
     pub(super) async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
-        let tries = queues.to_vec().into_iter().map(|q| async move { (self.apart(&q, true).await, q) });
+        let tries = queues.iter().cloned().map(|q| async move { (self.apart(&q, true).await, q) });
         let mut tries = stream::iter(tries).buffered(APART);
         let mut refused = Vec::new();
         while let Some((outcome, queue)) = tries.next().await {

@@ -18,7 +18,7 @@ use crate::{
         desk::{Settle, TaskEnd},
         wire,
     },
-    redis::is_no_right,
+    redis::{is_moved, is_no_right},
 };
 
 /// While waiting, queues are looked at this often although no bell rang. It finds out that the server is gone, and
@@ -228,6 +228,9 @@ impl Task {
                 self.hold(queue, popped, &mut taken);
             }
             if let Some(e) = failed {
+                if is_moved(&e) {
+                    self.inner.link.moved();
+                }
                 return Err(unavailable(&e));
             }
             shares = &fills;

@@ -211,7 +211,8 @@ impl From<Pong> for PongBody {
         "data": [{
             "id": "0192f0c1-2345-7abc-8def-0123456789ab", "host": "a", "pid": 7, "version": "0.1.0",
             "started_at": "2026-11-21T08:00:00.000Z", "heartbeat_at": "2026-11-21T08:05:00.000Z", "state": "running",
-            "queues": [{"name": "heavy", "weight": 1}], "slots": 4, "busy": 0, "kinds": ["noop"], "active": [],
+            "queues": [{"name": "heavy", "weight": 1}], "set_aside": [],
+            "slots": 4, "busy": 0, "kinds": ["noop"], "active": [],
             "processed": 9, "succeeded": 8, "failed": 0, "retried": 1, "rss_bytes": 20_000_000,
         }],
         "meta": {"limit": 50, "next_cursor": null, "has_next": false},

@@ -1,5 +1,6 @@
-//! A queue that RabbitMQ refuses, as people see it: in health, in lists, and by the doctor.
+//! Queues and rights that a broker's server refuses, as people see it: in health, in lists, and by the doctor.
 
+use deadpool_redis::redis;
 use lapin::{
     options::{QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
@@ -10,6 +11,7 @@ use crate::support::{
     eventually,
     fleet::{Fleet, Via, in_state, submit},
     process::{binary, output},
+    server::Server,
     servers,
 };
 
@@ -61,4 +63,32 @@ async fn a_refused_queue_is_told_and_costs_only_itself() {
     assert!(health.get("degraded").is_none(), "{health}");
     let (code, said) = app(&["doctor"], &fleet).await;
     assert!(code == Some(0) && said.contains("rabbitmq: ok"), "{said}");
+}
+
+/// What Redis gives a user who is not given more: keys, but no channels.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_user_without_channels_runs_and_cancels_jobs() {
+    let server = Server::start("redis");
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port)).unwrap();
+    let mut admin = eventually("Redis answers", async || client.get_multiplexed_async_connection().await.ok()).await;
+    let rights = ["SETUSER", "few", "on", ">secret", "+@all", "~*"];
+    redis::cmd("ACL").arg(&rights).query_async::<()>(&mut admin).await.unwrap();
+    let mut fleet = Fleet::shared(Via::Redis).await;
+    fleet.set("APP__BROKER__URL", &format!("redis://few:secret@127.0.0.1:{}", server.port));
+    let (api, _scheduler) = (fleet.serve().await, fleet.scheduler().await);
+    let worker = fleet.worker(&["--queues", "default"]).await;
+    for _ in 0..3 {
+        let job = submit(&api, json!([[{"ok": 1}]]), json!({"queue": "default"})).await;
+        in_state(&api, &job, "succeeded").await;
+    }
+    let job = submit(&api, json!([["await_stop"]]), json!({"queue": "default"})).await;
+    in_state(&api, &job, "running").await;
+    assert!(api.post(&format!("/api/v1/jobs/{job}/cancel"), &json!({})).await.is_some());
+    in_state(&api, &job, "cancelled").await;
+    let health = api.get("/health").await.unwrap();
+    assert!(health["status"] == "healthy" && health["degraded"]["redis"].is_array(), "{health}");
+    let (code, said) = app(&["doctor"], &fleet).await;
+    assert!(code == Some(1) && said.contains("redis: warning") && said.contains("`&app:*`"), "{said}");
+    let warned = worker.log().matches("broadcasts are not heard").count();
+    assert_eq!(warned, 1, "one warning: {}", worker.log());
 }
