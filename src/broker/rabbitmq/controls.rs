@@ -18,6 +18,13 @@ use crate::broker::{
 pub(super) struct Controls(Mutex<Option<Channel>>);
 
 impl Controls {
+    /// The next call opens a new channel: this one does not answer.
+    pub(super) fn forget(&self) {
+        if let Ok(mut held) = self.0.try_lock() {
+            *held = None;
+        }
+    }
+
     /// Publishes to every listener's queue; that nobody listens is no failure. A channel that turns
     /// out to be broken is replaced once: the server may have been restarted since the last call.
     pub(super) async fn say(&self, link: &Link, names: &Names, aside: &Aside, said: &[u8]) -> Result<(), BrokerError> {

@@ -36,6 +36,7 @@ pub(super) struct Declarer {
     names: Names,
     aside: Arc<Aside>,
     patience: Duration,
+    takes: bool,
 }
 
 /// What came of one queue.
@@ -50,9 +51,14 @@ enum Outcome {
 }
 
 impl Declarer {
-    /// `patience` is the longest wait for one queue.
+    /// For whoever publishes; `patience` is the longest wait for one queue.
     pub(super) fn new(link: Arc<Link>, names: Names, aside: Arc<Aside>, patience: Duration) -> Self {
-        Self { link, names, aside, patience }
+        Self { link, names, aside, patience, takes: false }
+    }
+
+    /// For whoever takes from queues: one that was refused to be taken from is not had before it can be.
+    pub(super) fn taking(self) -> Self {
+        Self { takes: true, ..self }
     }
 
     /// Returns those of `queues` that are there now; the others are set aside. What was refused
@@ -71,9 +77,9 @@ impl Declarer {
                 }
             }
         }
-        let read = |q: &QueueName| self.aside.step(q) == Some(Step::Take);
+        let unread = |q: &QueueName| self.aside.step(q) == Some(Step::Take);
         let tries = apart.into_iter().map(|q| {
-            let read = read(&q);
+            let read = self.takes && unread(&q);
             async move { (self.apart(&q, read).await, q) }
         });
         let mut tries = stream::iter(tries).buffer_unordered(APART);
@@ -81,7 +87,10 @@ impl Declarer {
         while let Some((outcome, queue)) = tries.next().await {
             match outcome? {
                 Outcome::Had => {
-                    self.aside.admit(&queue);
+                    // Who does not take cannot say that it may be taken from.
+                    if self.takes || !unread(&queue) {
+                        self.aside.admit(&queue);
+                    }
                     had.push(queue);
                 }
                 Outcome::Refused(step, why) => {

@@ -125,7 +125,7 @@ impl Broker for RabbitMq {
         let (handle, end) = desk::desk();
         let channel = self.consuming(self.consuming.channel()).await?;
         let (link, names, aside) = (Arc::clone(&self.consuming), self.names.clone(), Arc::clone(&self.aside));
-        let declarer = Declarer::new(Arc::clone(&link), names.clone(), Arc::clone(&aside), CALL_TIMEOUT);
+        let declarer = Declarer::new(Arc::clone(&link), names.clone(), Arc::clone(&aside), CALL_TIMEOUT).taking();
         tokio::spawn(consumer::run(consumer::Task::new(link, names, aside, declarer, channel), end));
         Ok(Box::new(handle))
     }

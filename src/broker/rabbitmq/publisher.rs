@@ -112,6 +112,7 @@ impl Publisher {
         if let Ok(mut confirming) = self.confirming.try_lock() {
             *confirming = None;
         }
+        self.controls.forget();
         self.link.forget();
         Err(BrokerError::Unavailable(format!("rabbitmq: no confirm within {} s", CALL_TIMEOUT.as_secs())))
     }

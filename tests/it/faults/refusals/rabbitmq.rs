@@ -240,6 +240,8 @@ async fn rights_that_are_lacking_cost_only_what_they_are_for() {
     // It may publish to `heavy`, but not take from it.
     let reader = open("reader", "app-");
     let (heavy, q) = (wake_up("heavy", 5), wake_up("q", 5));
+    broker.publish(&[heavy.clone(), q.clone()]).await.unwrap();
+    takes(&*reader, &["heavy", "q", "r"], &[&q]).await;
     reader.publish(&[heavy, q.clone()]).await.unwrap();
     takes(&*reader, &["heavy", "q", "r"], &[&q]).await;
     let why = told(&*reader, "heavy");
