@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | [`base`] |
 //! | 1 | [`config`] |
-//! | 2 | [`telemetry`] |
+//! | 2 | [`telemetry`], [`redis`] |
 //! | 3 | [`broker`], [`cache`], [`events`] |
 //! | 4 | [`records`] |
 //! | 5 | [`jobs`], [`users`] |
@@ -30,6 +30,7 @@ pub mod jobs;
 pub mod kinds;
 pub mod notifications;
 pub mod records;
+pub mod redis;
 pub mod scheduler;
 pub mod store;
 pub mod telemetry;

@@ -14,10 +14,14 @@ use std::{
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
-use crate::base::{
-    backoff::Backoff,
-    probe::{Probe, Unfit},
+use super::{App, Error};
+use crate::{
+    base::{
+        backoff::Backoff,
+        id::QueueName,
+        probe::{Probe, Unfit},
+    },
+    broker::{BrokerError, Control},
 };
 
 /// How long one look may take.
@@ -43,6 +47,22 @@ pub(super) async fn look(probes: &[Arc<dyn Probe>]) -> Vec<Finding> {
         Finding { name: p.name(), found }
     }))
     .await
+}
+
+/// What the broker's server refuses: a sentence for each queue of the worker's, and for broadcasts.
+pub(super) async fn refusals(app: &App) -> Vec<String> {
+    let queues: Vec<QueueName> = app.config.worker.queues.0.iter().map(|(queue, _)| queue.clone()).collect();
+    let told = |e: BrokerError| match e {
+        BrokerError::Refused(refused) => refused.into_iter().map(|r| r.why).collect(),
+        other => vec![other.to_string()],
+    };
+    let mut all = app.broker.declare(&queues).await.err().map(told).unwrap_or_default();
+    let ping = async { app.broker.broadcast(&Control::QueuesChanged).await };
+    let heard = async { app.broker.listen().await.map(drop) };
+    let mut parts: Vec<String> = [ping.await, heard.await].into_iter().filter_map(Result::err).flat_map(told).collect();
+    parts.dedup();
+    all.extend(parts);
+    all
 }
 
 /// Backends that have not answered yet. `ready` is set as soon as the first of all, the store, has.

@@ -270,14 +270,20 @@ pub async fn create_admin(
     app.users.create_admin(email, name, password).await.map_err(|e| Error::Failed(e.to_string()))
 }
 
-/// Looks at every backend that the configuration names: whether it lets this program in, and which settings put at risk
-/// what is promised.
+/// Looks at every backend that the configuration names: whether it lets this program in, which settings put at risk
+/// what is promised, and which queues and rights are refused. Queues of `worker.queues` are made, as a worker would.
 ///
 /// # Errors
 /// If the configuration cannot be used.
 pub async fn inspect(config: Config) -> Result<Vec<Finding>, Error> {
     let app = build(config, Clock::system())?;
-    Ok(fitness::look(&app.probes).await)
+    let mut findings = fitness::look(&app.probes).await;
+    let refused = fitness::refusals(&app).await;
+    // The second is the broker: see `build`.
+    if let Some(Finding { found: Ok(warnings), .. }) = findings.get_mut(1) {
+        warnings.extend(refused);
+    }
+    Ok(findings)
 }
 
 /// The OpenAPI document of the HTTP API.

@@ -81,8 +81,22 @@ fn check_name(s: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What RabbitMQ keeps for itself, whichever broker is in use: a name must not depend on that.
+const RESERVED: &str = "amq.";
+
+fn check_queue(s: &str) -> Result<(), String> {
+    check_name(s)?;
+    if s.starts_with(RESERVED) {
+        return Err(format!("must not start with `{RESERVED}`, which RabbitMQ keeps for itself"));
+    }
+    Ok(())
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
+        name! { $(#[$doc])* $name, check_name }
+    };
+    ($(#[$doc:meta])* $name:ident, $check:path) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -93,7 +107,7 @@ macro_rules! name {
             /// # Errors
             /// A sentence that says which characters and lengths are right.
             pub fn new(s: &str) -> Result<Self, String> {
-                check_name(s)?;
+                $check(s)?;
                 Ok(Self(Arc::from(s)))
             }
 
@@ -139,7 +153,45 @@ macro_rules! name {
 
 name! {
     /// Names a queue.
-    QueueName
+    QueueName, check_queue
+}
+
+impl QueueName {
+    /// A name that was checked when it was stored, perhaps by rules that were laxer than today's.
+    ///
+    /// # Errors
+    /// As [`QueueName::new`], but what is reserved is let through.
+    pub fn stored(s: &str) -> Result<Self, String> {
+        check_name(s)?;
+        Ok(Self(Arc::from(s)))
+    }
+
+    /// Reads a name as [`QueueName::stored`] does.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn deserialize_stored<'de, D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Ok(Stored::deserialize(d)?.0)
+    }
+
+    /// Reads names with something to each as [`QueueName::stored`] does.
+    ///
+    /// # Errors
+    /// If one is none.
+    pub fn deserialize_stored_pairs<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+        d: D,
+    ) -> Result<Vec<(Self, T)>, D::Error> {
+        Ok(Vec::<(Stored, T)>::deserialize(d)?.into_iter().map(|(name, of)| (name.0, of)).collect())
+    }
+}
+
+struct Stored(QueueName);
+
+impl<'de> Deserialize<'de> for Stored {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        QueueName::stored(&name).map(Self).map_err(serde::de::Error::custom)
+    }
 }
 name! {
     /// Names a job kind: what code runs for a job.
@@ -238,6 +290,12 @@ mod tests {
         for good in ["default", "a", "notification.email", "x_1-2"] {
             assert!(QueueName::new(good).is_ok(), "{good}");
         }
+        for bad in ["amq.jobs", "amq."] {
+            assert!(QueueName::new(bad).unwrap_err().contains("RabbitMQ"), "{bad}");
+            assert!(serde_json::from_value::<QueueName>(bad.into()).is_err() && KindName::new(bad).is_ok(), "{bad}");
+            assert_eq!(QueueName::stored(bad).unwrap().as_str(), bad);
+        }
+        assert!(QueueName::new("amqp").is_ok() && QueueName::stored("a b").is_err());
         for bad in ["", "Default", "a b", "a\0b", "-x", ".x", "ü", &"x".repeat(65)] {
             assert!(QueueName::new(bad).is_err(), "{bad:?}");
         }

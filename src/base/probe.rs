@@ -23,6 +23,11 @@ pub trait Probe: Send + Sync {
     /// A sentence that says what does not work.
     async fn check(&self) -> Result<(), String>;
 
+    /// What works only in part, although the backend is there: a sentence each, fit for everybody's eyes. Asks nobody.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Looks at the backend once at the start: whether it lets this program in, and which of its settings put at risk
     /// what this program promises. Each warning is a sentence that names the setting and what to do. The caller bounds
     /// the time.

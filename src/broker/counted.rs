@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Broker, BrokerError, Consumer, Control, Delivery, Listener, WakeUp, Want};
+use super::{Broker, BrokerError, Consumer, Control, Delivery, Listener, SetAside, WakeUp, Want};
 use crate::{
     base::{
         id::QueueName,
@@ -49,6 +49,10 @@ impl Probe for Counted {
         self.0.check().await
     }
 
+    fn notes(&self) -> Vec<String> {
+        self.0.notes()
+    }
+
     async fn inspect(&self) -> Result<Vec<String>, Unfit> {
         self.0.inspect().await
     }
@@ -57,13 +61,28 @@ impl Probe for Counted {
 #[async_trait]
 impl Broker for Counted {
     async fn publish(&self, wake_ups: &[WakeUp]) -> Result<(), BrokerError> {
-        self.0.publish(wake_ups).await?;
-        count(names::BROKER_PUBLISHED, wake_ups.iter().map(|w| &w.queue));
-        Ok(())
+        let published = self.0.publish(wake_ups).await;
+        match &published {
+            Ok(()) => count(names::BROKER_PUBLISHED, wake_ups.iter().map(|w| &w.queue)),
+            Err(BrokerError::Refused(refused)) => {
+                let taken = |w: &&WakeUp| !refused.iter().any(|r| r.queue == w.queue);
+                count(names::BROKER_PUBLISHED, wake_ups.iter().filter(taken).map(|w| &w.queue));
+            }
+            Err(_) => {}
+        }
+        published
     }
 
     async fn consumer(&self) -> Result<Box<dyn Consumer>, BrokerError> {
         Ok(Box::new(CountedConsumer(self.0.consumer().await?)))
+    }
+
+    async fn declare(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
+        self.0.declare(queues).await
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.0.set_aside()
     }
 
     async fn depth(&self, queue: &QueueName) -> Result<u64, BrokerError> {

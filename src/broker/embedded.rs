@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use futures_util::future::select_all;
 use tokio::sync::{Notify, broadcast};
 
-use super::{Broker, BrokerError, Consumer, Control, Delivery, Listener, WakeUp, Want};
+use super::{Broker, BrokerError, Consumer, Control, Delivery, Listener, SetAside, WakeUp, Want};
 use crate::base::{
     id::{JobId, Priority, QueueName},
     probe::Probe,
@@ -124,6 +124,14 @@ impl Broker for Embedded {
 
     async fn consumer(&self) -> Result<Box<dyn Consumer>, BrokerError> {
         Ok(Box::new(EmbeddedConsumer { shared: Arc::clone(&self.0), taken: HashMap::new(), next_tag: 0 }))
+    }
+
+    async fn declare(&self, _queues: &[QueueName]) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        Vec::new()
     }
 
     async fn depth(&self, queue: &QueueName) -> Result<u64, BrokerError> {

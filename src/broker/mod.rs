@@ -9,10 +9,16 @@
 //! - A delivery that is neither acknowledged nor given back when its [`Consumer`] is dropped is delivered again.
 //! - A wake-up may be delivered more than once, also after its job ended: the claim in the store decides.
 //! - [`Broker::broadcast`] reaches every listener that listens at that moment, and is never relied on alone.
+//!
+//! And for each server, by `tests/it/faults/refusals/`:
+//! - A queue that the server refuses costs only itself: what is asked of other queues is done, a consumer goes on with
+//!   the others, and [`Broker::set_aside`] tells of it until it is found to be served again.
+//! - A server that refuses broadcasts costs only these.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::base::{
     error::Kind,
@@ -20,6 +26,7 @@ use crate::base::{
     probe::Probe,
 };
 
+mod aside;
 mod counted;
 mod desk;
 mod embedded;
@@ -35,6 +42,12 @@ pub enum BrokerError {
     /// The broker cannot be reached; the same call may succeed later.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
+    /// The server refuses these queues to this program. What was asked of other queues is done.
+    #[error("{}", sentence(.0))]
+    Refused(Vec<SetAside>),
+    /// The server refuses broadcasts to this program, which needs them for nothing else.
+    #[error("broadcasts are off: {0}")]
+    NoBroadcasts(String),
     /// The broker's URL cannot be used.
     #[error("{0}")]
     Url(String),
@@ -45,10 +58,24 @@ impl BrokerError {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Unavailable(_) => Kind::Unavailable,
+            Self::Unavailable(_) | Self::Refused(_) | Self::NoBroadcasts(_) => Kind::Unavailable,
             Self::Url(_) => Kind::Invalid,
         }
     }
+}
+
+/// A queue that the broker's server refuses to this program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Which.
+    #[serde(deserialize_with = "QueueName::deserialize_stored")]
+    pub queue: QueueName,
+    /// Why, and what to do about it.
+    pub why: String,
+}
+
+fn sentence(refused: &[SetAside]) -> String {
+    refused.iter().map(|r| r.why.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 /// A wake-up in a consumer's hands, to be acknowledged or given back by its tag.
@@ -76,7 +103,8 @@ pub trait Broker: Probe {
     /// Hands wake-ups over.
     ///
     /// # Errors
-    /// If the broker did not take all of them; some may have been taken.
+    /// If the broker did not take all of them; some may have been taken. [`BrokerError::Refused`]: only those of the
+    /// queues that it names may not have been.
     async fn publish(&self, wake_ups: &[WakeUp]) -> Result<(), BrokerError>;
 
     /// A new consumer, able to take from any queue.
@@ -84,6 +112,16 @@ pub trait Broker: Probe {
     /// # Errors
     /// If the broker cannot be reached.
     async fn consumer(&self) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// Makes sure that these queues can be published to and taken from: makes what is missing, and tries what can be
+    /// tried without taking anything.
+    ///
+    /// # Errors
+    /// [`BrokerError::Refused`] with those that cannot; or if the broker cannot be reached.
+    async fn declare(&self, queues: &[QueueName]) -> Result<(), BrokerError>;
+
+    /// The queues that the server refuses to this process, as far as it has tried of late.
+    fn set_aside(&self) -> Vec<SetAside>;
 
     /// How many wake-ups wait in `queue`, without those in consumers' hands. What was given back just now may be missing for a
     /// moment.
@@ -101,13 +139,13 @@ pub trait Broker: Probe {
     /// Tells every listener.
     ///
     /// # Errors
-    /// If the broker cannot be reached.
+    /// If the broker cannot be reached, or [`BrokerError::NoBroadcasts`].
     async fn broadcast(&self, control: &Control) -> Result<(), BrokerError>;
 
     /// Starts to listen to broadcasts.
     ///
     /// # Errors
-    /// If the broker cannot be reached.
+    /// If the broker cannot be reached, or [`BrokerError::NoBroadcasts`].
     async fn listen(&self) -> Result<Box<dyn Listener>, BrokerError>;
 }
 
@@ -115,10 +153,11 @@ pub trait Broker: Probe {
 #[async_trait]
 pub trait Consumer: Send {
     /// Waits until at least one wanted delivery is there and takes what is wanted. Cancel-safe: a dropped call takes
-    /// nothing.
+    /// nothing. A queue that the server refuses is set aside and tried again by and by.
     ///
     /// # Errors
-    /// If the broker went away; the consumer is then of no more use.
+    /// If the broker went away; the consumer is then of no more use. [`BrokerError::Refused`]: the same, but a new one
+    /// can be made at once and goes on without these queues.
     async fn next(&mut self, want: &Want) -> Result<Vec<Delivery>, BrokerError>;
 
     /// Ends deliveries for good.

@@ -7,22 +7,21 @@
 //! | a limit | a decimal number: microseconds since 1970 up to which it is used up; expires then |
 //!
 //! Each command and each script has one key, so that a cluster works, too. Scripts are loaded again when the server has
-//! forgotten them. One connection carries all calls, pipelined: nothing here blocks, so a pool would only add a check at each
-//! taking. It is made at the first use and again after a fault.
+//! forgotten them. One connection carries all calls, pipelined ([`Link`]): nothing here blocks, so a pool would only add a check
+//! at each taking.
 
 use std::{sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
 use deadpool_redis::redis::{
-    self, AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation,
-    aio::MultiplexedConnection,
+    self, Cmd, FromRedisValue, RedisError, Script, ScriptInvocation, aio::MultiplexedConnection,
 };
-use tokio::sync::Mutex;
 
 use super::{Admission, Cache, CacheError, Entry, Rate, Version};
 use crate::{
     base::probe::{Probe, Unfit},
     config::show::mask_url,
+    redis::{Link, Settings, is_refusal},
 };
 
 /// How long one call may take in all, with connecting and one repetition. A caller that waits longer for its cache than for
@@ -66,12 +65,10 @@ static ADMIT: LazyLock<Script> = LazyLock::new(|| {
 });
 
 pub(super) struct Redis {
-    client: Client,
+    link: Link,
     /// For sentences, without its password.
     url: String,
     prefix: String,
-    /// The connection and its number, by which a fault tells whether it is still the one that failed.
-    link: Mutex<(u64, Option<MultiplexedConnection>)>,
 }
 
 enum Call<'a> {
@@ -82,69 +79,30 @@ enum Call<'a> {
 impl Redis {
     pub(super) fn new(url: &str, prefix: &str) -> Result<Self, CacheError> {
         let masked = mask_url(url);
-        let client =
-            Client::open(url).map_err(|e| CacheError::Url(format!("cache.url `{masked}` cannot be used: {e}")))?;
-        Ok(Self { client, url: masked, prefix: prefix.to_owned(), link: Mutex::new((0, None)) })
+        let settings = Settings { connect: CALL_TIMEOUT, response: CALL_TIMEOUT, pushes: false };
+        let link = Link::new(url, settings)
+            .map_err(|e| CacheError::Url(format!("cache.url `{masked}` cannot be used: {e}")))?;
+        Ok(Self { link, url: masked, prefix: prefix.to_owned() })
     }
 
     fn key(&self, key: &str) -> String {
         format!("{}:{key}", self.prefix)
     }
 
-    async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CALL_TIMEOUT))
-            .set_response_timeout(Some(CALL_TIMEOUT));
-        self.client.get_multiplexed_async_connection_with_config(&config).await
-    }
-
-    async fn link(&self) -> Result<(u64, bool, MultiplexedConnection), RedisError> {
-        let mut link = self.link.lock().await;
-        if let Some(connection) = &link.1 {
-            return Ok((link.0, true, connection.clone()));
-        }
-        let connection = self.open().await?;
-        link.0 = link.0.wrapping_add(1);
-        link.1 = Some(connection.clone());
-        Ok((link.0, false, connection))
-    }
-
-    async fn forget(&self, number: u64) {
-        let mut link = self.link.lock().await;
-        if link.0 == number {
-            link.1 = None;
-        }
-    }
-
-    /// Runs a call. A connection that broke while it lay idle is no fault: the call is then made once more on a new one.
-    async fn attempt<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, RedisError> {
-        loop {
-            let (number, used_before, mut connection) = self.link().await?;
-            let answer = match call {
+    async fn call<T: FromRedisValue + Send>(&self, call: Call<'_>) -> Result<T, CacheError> {
+        let call = &call;
+        let answer = self.link.call(|mut connection: MultiplexedConnection| async move {
+            match call {
                 Call::Cmd(cmd) => cmd.query_async(&mut connection).await,
                 Call::Script(script) => script.invoke_async(&mut connection).await,
-            };
-            match answer {
-                Err(e) if e.is_connection_dropped() || e.is_io_error() => {
-                    self.forget(number).await;
-                    if !used_before || e.is_timeout() {
-                        return Err(e);
-                    }
-                }
-                answer => return answer,
             }
-        }
-    }
-
-    async fn call<T: FromRedisValue>(&self, call: Call<'_>) -> Result<T, CacheError> {
-        match tokio::time::timeout(CALL_TIMEOUT, self.attempt(&call)).await {
+        });
+        match tokio::time::timeout(CALL_TIMEOUT, answer).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(e)) => Err(CacheError::Unavailable(e.to_string())),
             Err(_) => {
                 // Whatever it waits for, a new connection is not worse.
-                if let Ok(mut link) = self.link.try_lock() {
-                    link.1 = None;
-                }
+                self.link.reset();
                 Err(CacheError::Unavailable(format!("{} gave no answer within {CALL_TIMEOUT:?}", self.url)))
             }
         }
@@ -153,9 +111,7 @@ impl Redis {
     /// The sentence for an error at the start, and whether time can mend it.
     fn unfit(&self, e: &RedisError) -> Unfit {
         let url = &self.url;
-        let refused =
-            e.kind() == ErrorKind::AuthenticationFailed || matches!(e.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
-        if refused {
+        if is_refusal(e) {
             Unfit::Refused(format!(
                 "Redis at `{url}` refuses the user or password in cache.url ({})",
                 e.detail().unwrap_or("no reason given")
@@ -178,7 +134,7 @@ impl Probe for Redis {
 
     /// Memory policy and persistence are no matter here: a cache may forget.
     async fn inspect(&self) -> Result<Vec<String>, Unfit> {
-        let mut connection = self.open().await.map_err(|e| self.unfit(&e))?;
+        let mut connection = self.link.open().await.map_err(|e| self.unfit(&e))?;
         redis::cmd("PING").query_async::<()>(&mut connection).await.map_err(|e| self.unfit(&e))?;
         // Whoever may not ask for the version is let in: the first script tells.
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.unwrap_or_default();

@@ -79,12 +79,18 @@ async fn each(client: &Client, json: bool, names: &[QueueName], verb: &str) -> R
 }
 
 fn table(page: &Value) -> Result<(), Failure> {
-    let queues = page.get("data").and_then(Value::as_array).into_iter().flatten();
-    let rows = queues.map(|q| {
+    let queues = || page.get("data").and_then(Value::as_array).into_iter().flatten();
+    let refused = |q: &Value| q.get("set_aside").is_some_and(Value::is_string);
+    let rows = queues().map(|q| {
         let paused = q.get("paused").and_then(Value::as_bool).unwrap_or(false);
+        let status = match (paused, refused(q)) {
+            (_, true) => "set aside",
+            (true, false) => "paused",
+            (false, false) => "running",
+        };
         vec![
             field(q, "name"),
-            if paused { "paused" } else { "running" }.to_owned(),
+            status.to_owned(),
             field(q, "queued"),
             field(q, "scheduled"),
             field(q, "running"),
@@ -95,5 +101,9 @@ fn table(page: &Value) -> Result<(), Failure> {
         ]
     });
     let headings = ["QUEUE", "STATUS", "QUEUED", "SCHEDULED", "RUNNING", "FAILED", "OLDEST", "LIMIT", "WORKERS"];
-    print::table(&headings, rows.collect(), "no queues yet; a queue appears with its first job")
+    print::table(&headings, rows.collect(), "no queues yet; a queue appears with its first job")?;
+    for q in queues().filter(|q| refused(q)) {
+        print::line(&format!("{}: {}", field(q, "name"), field(q, "set_aside")))?;
+    }
+    Ok(())
 }

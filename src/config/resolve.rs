@@ -143,6 +143,10 @@ fn broker(s: &settings::Broker) -> Checked<Broker> {
         let message = format!("is \"{}\", but a prefix is at most 64 letters, digits, `-`, `_` and `.`", s.prefix);
         return Err(fault("broker.prefix", message));
     }
+    if s.prefix.starts_with("amq.") {
+        let message = format!("is \"{}\", but RabbitMQ keeps names that start with `amq.` for itself", s.prefix);
+        return Err(fault("broker.prefix", message));
+    }
     let types = [("classic", QueueType::Classic), ("quorum", QueueType::Quorum)];
     Ok(Broker {
         url: url("broker.url", &s.url, "embedded://")?,

@@ -21,7 +21,7 @@ use crate::{
         id::{JobId, KindName, QueueName, WorkerId},
         page::PageRequest,
     },
-    broker::{CALL_TIMEOUT, Control, WakeUp},
+    broker::{BrokerError, CALL_TIMEOUT, Control, WakeUp},
 };
 
 /// How many jobs are moved by one call to the store.
@@ -103,6 +103,8 @@ pub struct QueueView {
     pub last_minute: Totals,
     /// Its limit of waiting jobs.
     pub depth_limit: Option<u64>,
+    /// Why the broker's server refuses it, to this process or to a live worker that should take from it.
+    pub set_aside: Option<String>,
 }
 
 /// A worker's answer to a ping.
@@ -170,7 +172,10 @@ impl Jobs {
             let empty = QueueState { name: name.clone(), counts: Default::default(), oldest: None, paused: false };
             states.entry(name).or_insert(empty);
         }
+        let here = self.broker.set_aside();
         let views = states.into_values().map(|state| {
+            let refused = here.iter().chain(workers.iter().flat_map(|w| &w.set_aside));
+            let set_aside = refused.filter(|r| r.queue == state.name).map(|r| r.why.clone()).next();
             let mine = |w: &&WorkerReport| w.queues.iter().any(|(q, _)| *q == state.name);
             let mut last_minute = Totals::default();
             for (_, t) in workers.iter().flat_map(|w| w.last_minute.iter()).filter(|(q, _)| *q == state.name) {
@@ -180,7 +185,7 @@ impl Jobs {
                 last_minute.retried += t.retried;
             }
             let (workers, depth_limit) = (workers.iter().filter(mine).count(), self.depth_limit(&state.name));
-            QueueView { state, workers, last_minute, depth_limit }
+            QueueView { state, workers, last_minute, depth_limit, set_aside }
         });
         Ok(views.collect())
     }
@@ -349,9 +354,13 @@ impl Jobs {
 
     /// Broadcasts; a failure is logged, because the store holds the truth and workers read it again soon.
     async fn tell(&self, control: Control) {
-        let told = tokio::time::timeout(CALL_TIMEOUT, self.broker.broadcast(&control)).await;
-        if !matches!(told, Ok(Ok(()))) {
-            tracing::warn!(?control, "broadcast failed, workers will read it from the store");
+        match tokio::time::timeout(CALL_TIMEOUT, self.broker.broadcast(&control)).await {
+            Ok(Ok(())) => {}
+            // The broker has said so once; that there are none is known.
+            Ok(Err(BrokerError::NoBroadcasts(_))) => {
+                tracing::debug!(?control, "broadcasts are off, workers will read it from the store");
+            }
+            _ => tracing::warn!(?control, "broadcast failed, workers will read it from the store"),
         }
     }
 

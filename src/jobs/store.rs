@@ -28,7 +28,7 @@ use crate::base::{
     id::{JobId, KindName, Priority, QueueName, WorkerId},
     page::{Page, PageRequest},
 };
-use crate::events::Event;
+use crate::{broker::SetAside, events::Event};
 
 /// A caller's key for one request, and the answer that the same request gets again.
 #[derive(Clone, Debug)]
@@ -381,7 +381,11 @@ pub struct WorkerReport {
     /// Takes no new jobs.
     pub draining: bool,
     /// Queues with their weights, in order.
+    #[serde(deserialize_with = "QueueName::deserialize_stored_pairs")]
     pub queues: Vec<(QueueName, u32)>,
+    /// Those of them that the broker's server refuses to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<SetAside>,
     /// How many jobs it runs at once.
     pub slots: u32,
     /// How many it is running.
@@ -393,6 +397,7 @@ pub struct WorkerReport {
     /// Totals since it started.
     pub totals: Totals,
     /// Per queue, in the last full minute.
+    #[serde(deserialize_with = "QueueName::deserialize_stored_pairs")]
     pub last_minute: Vec<(QueueName, Totals)>,
     /// Resident memory in bytes.
     pub rss_bytes: u64,
@@ -406,6 +411,7 @@ pub struct ActiveJob {
     /// Its kind.
     pub kind: KindName,
     /// Its queue.
+    #[serde(deserialize_with = "QueueName::deserialize_stored")]
     pub queue: QueueName,
     /// Since when.
     pub started_at: Timestamp,

@@ -7,7 +7,7 @@ use std::{
 
 use super::service::Jobs;
 use crate::{
-    broker::{CALL_TIMEOUT, WakeUp},
+    broker::{BrokerError, CALL_TIMEOUT, WakeUp},
     telemetry::metrics as names,
 };
 
@@ -35,6 +35,12 @@ impl Jobs {
         let mut publish = Box::pin(async move {
             let failed = match tokio::time::timeout(CALL_TIMEOUT, broker.publish(&wake_ups)).await {
                 Ok(Ok(())) => return,
+                // The broker has warned of the queues; wake-ups of others were published.
+                Ok(Err(e @ BrokerError::Refused(_))) => {
+                    metrics::counter!(names::BROKER_PUBLISH_FAILURES).increment(1);
+                    tracing::debug!(error = %e, "wake-ups of refused queues not published, the scheduler will repeat them");
+                    return;
+                }
                 Ok(Err(e)) => e.to_string(),
                 Err(_) => {
                     silent.store(clock.now().plus(SILENCE).as_millis(), Ordering::Relaxed);

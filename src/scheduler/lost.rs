@@ -82,7 +82,9 @@ async fn pass(deps: &Deps, options: &Options, before: Timestamp, cursors: &mut C
                 break;
             }
         }
-        if published > 0 && missing.lost {
+        // What the broker's server refuses is not lost, and the broker has warned of it.
+        let refused = || deps.broker.set_aside().iter().any(|r| r.queue == queue.name);
+        if published > 0 && missing.lost && !refused() {
             tracing::warn!(queue = %queue.name, jobs = published, "wake-ups were lost and are published again");
         }
         woken += published;

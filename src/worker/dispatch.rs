@@ -94,6 +94,8 @@ pub(super) async fn run(
             () = sleep_until(retry_at), if waiting => {}
             got = next => match got {
                 Ok(deliveries) => d.claim(want.as_ref(), deliveries),
+                // The broker remembers which queues, and has warned; a new consumer goes on without them.
+                Err(BrokerError::Refused(_)) => consumer = None,
                 Err(e) => {
                     retry_at = d.failed("broker", &e);
                     consumer = None;

@@ -8,10 +8,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Shared, meter::Handles};
+use super::{Shared, meter::Handles, run::UNKNOWN_KIND};
 use crate::{
     base::{backoff::Backoff, failpoint},
-    broker::{self, WakeUp},
+    broker::{self, BrokerError, WakeUp},
     events::Event,
     jobs::{
         announce,
@@ -121,7 +121,7 @@ async fn wake(shared: &Shared, queued: &[WakeUp]) {
         return;
     }
     let published = tokio::time::timeout(broker::CALL_TIMEOUT, shared.deps.broker.publish(queued)).await;
-    if !matches!(published, Ok(Ok(()))) {
+    if !matches!(published, Ok(Ok(()) | Err(BrokerError::Refused(_)))) {
         tracing::warn!(
             jobs = queued.len(),
             "wake-ups of jobs given back not published, the scheduler will repeat them"
@@ -175,6 +175,10 @@ fn settle(shared: &Shared, e: &Ended, written: Option<Finished>) -> bool {
     let error = attempt.error.as_ref().map(|e| e.message.as_str());
     let request_id = job.spec.correlation_id.as_deref().unwrap_or("-");
     match (state, attempt.retry_at) {
+        // Of this there is one warning in a while, however many jobs are put off.
+        (State::Scheduled, Some(_)) if attempt.error.as_ref().is_some_and(|e| e.code == UNKNOWN_KIND) => {
+            tracing::debug!(job = %job.id, kind = %job.kind, request_id, "job of an unknown kind put off");
+        }
         (State::Scheduled, Some(at)) => {
             let delay_ms = at.since(attempt.finished_at).as_millis() as u64;
             tracing::warn!(job = %job.id, kind = %job.kind, attempt = job.attempt(), outcome = attempt.outcome.as_str(), error, ms, delay_ms, request_id, "job will run again");

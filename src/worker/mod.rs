@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) deps: Deps,
     pub(crate) options: Options,
     pub(crate) running: Running,
+    /// Kinds that it does not know.
+    pub(crate) unknown: run::Unknown,
     pub(crate) meter: meter::Meter,
     pub(crate) paused: std::sync::Mutex<std::collections::HashSet<QueueName>>,
     pub(crate) paused_changed: tokio::sync::Notify,
@@ -134,6 +136,7 @@ pub async fn run(deps: Deps, options: Options, shutdown: Shutdown) {
         deps,
         options,
         running: Running::default(),
+        unknown: run::Unknown::default(),
         meter,
         paused: std::sync::Mutex::default(),
         paused_changed: tokio::sync::Notify::new(),

@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 use super::{Shared, StopReason, running::Phase};
 use crate::{
     base::{backoff::Backoff, clock::Timestamp},
-    broker::Control,
+    broker::{BrokerError, Control, SetAside},
     jobs::store::{ActiveJob, WorkerReport},
     telemetry::metrics::resident_memory,
 };
 
 /// Most running jobs a report names; the count of busy slots is always right.
 const ACTIVE_SHOWN: usize = 200;
+/// Between tries to hear broadcasts that the server refuses.
+const REFUSED: Duration = Duration::from_secs(30);
 
 /// Reports every `heartbeat`, and reads which queues are paused.
 pub(super) async fn heartbeat(shared: Arc<Shared>, stop: CancellationToken) {
@@ -56,6 +58,7 @@ async fn report(shared: &Shared, started_at: Timestamp) {
         heartbeat_at: shared.deps.clock.now(),
         draining: shared.draining.load(Ordering::Relaxed),
         queues: shared.options.queues.clone(),
+        set_aside: set_aside(shared),
         slots: u32::try_from(shared.options.slots).unwrap_or(u32::MAX),
         busy,
         kinds: shared.deps.registry.iter().map(|k| k.name.clone()).collect(),
@@ -67,6 +70,13 @@ async fn report(shared: &Shared, started_at: Timestamp) {
     if let Err(e) = shared.deps.fleet.report(report).await {
         tracing::warn!(error = %e, "worker report not stored");
     }
+}
+
+/// The worker's queues that the broker's server refuses to it.
+fn set_aside(shared: &Shared) -> Vec<SetAside> {
+    let mut all = shared.deps.broker.set_aside();
+    all.retain(|refused| shared.options.queues.iter().any(|(queue, _)| *queue == refused.queue));
+    all
 }
 
 /// Reads which queues are paused; true in the store, quick by broadcast.
@@ -100,7 +110,11 @@ pub(super) async fn control(shared: Arc<Shared>, stop: CancellationToken) {
                     Some(Control::Cancel { job }) => shared.running.stop(job, StopReason::Cancel),
                     Some(Control::Ping) => {
                         report(&shared, started_at).await;
-                        shared.deps.broker.broadcast(&Control::Pong { worker: shared.id }).await?;
+                        match shared.deps.broker.broadcast(&Control::Pong { worker: shared.id }).await {
+                            // Who hears may lack the right to say.
+                            Err(BrokerError::NoBroadcasts(_)) | Ok(()) => {}
+                            Err(e) => return Err(e),
+                        }
                     }
                     // `None`: something was missed; cancels come with the next renewal.
                     Some(Control::QueuesChanged) | None => read_paused(&shared).await,
@@ -108,14 +122,24 @@ pub(super) async fn control(shared: Arc<Shared>, stop: CancellationToken) {
                 }
             }
         };
-        let broken: Result<std::convert::Infallible, crate::broker::BrokerError> = tokio::select! {
+        let broken: Result<std::convert::Infallible, BrokerError> = tokio::select! {
             () = stop.cancelled() => return,
             broken = heard => broken,
         };
         let Err(e) = broken;
-        let pause = again.delay(failures).max(Duration::from_millis(50));
-        failures = failures.saturating_add(1);
-        tracing::warn!(error = %e, "broadcasts are not heard, listening again");
-        tokio::time::sleep(pause).await;
+        let pause = if matches!(e, BrokerError::NoBroadcasts(_)) {
+            // The broker has said so once.
+            tracing::debug!(error = %e, "broadcasts are refused, listening again later");
+            REFUSED
+        } else {
+            tracing::warn!(error = %e, "broadcasts are not heard, listening again");
+            let pause = again.delay(failures).max(Duration::from_millis(50));
+            failures = failures.saturating_add(1);
+            pause
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }

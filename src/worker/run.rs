@@ -1,8 +1,9 @@
 //! One run of one job: its slot, then its handler under a time-out, deaf neither to a cancel nor to its own panic.
 
 use std::{
+    collections::HashMap,
     panic::AssertUnwindSafe,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,7 @@ use super::{
     turns::Turn,
 };
 use crate::{
-    base::clock::Timestamp,
+    base::{backoff::Backoff, clock::Timestamp, id::KindName},
     events::Event,
     jobs::{
         announce,
@@ -28,6 +29,11 @@ use crate::{
         state::{RunEnd, State, Verdict, judge},
     },
 };
+
+/// The code of the error with which a job of a kind that the worker does not know is put off.
+pub(super) const UNKNOWN_KIND: &str = "unknown_kind";
+/// How long such a job is left to other workers, at first and at most. During a rolling update there are some that know it.
+const LEFT_TO_OTHERS: Backoff = Backoff { base_ms: 2_000, cap_ms: 60_000 };
 
 /// Starts a claimed job as soon as there is a slot for it; its end goes to `ended`. It was queued at `queued_at`.
 pub(super) fn start(shared: &Arc<Shared>, job: Job, queued_at: Timestamp, ended: UnboundedSender<Ended>) {
@@ -53,7 +59,9 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, queued_at: Timestamp, ended:
     tokio::spawn(async move {
         let turn = turn(&shared, &job, &stop, asked).await;
         let (mut end, mut ran) = (end_of(None, stop.reason(), 0), None);
-        if turn.is_some() {
+        if turn.is_some() && shared.deps.registry.get(job.kind.as_str()).is_none() {
+            end = Some(left_to_others(&shared, &job));
+        } else if turn.is_some() {
             let handles = begin(&shared, &job, queued_at);
             let begun = Instant::now();
             end = supervise(&shared, &job, &context, &stop).await;
@@ -135,10 +143,7 @@ fn told(shared: &Shared, job: &Job, verdict: &Verdict, attempt: &Attempt) -> Opt
 
 /// Runs the handler to its end; none if the job was taken from this worker.
 async fn supervise(shared: &Shared, job: &Job, context: &JobContext, stop: &Stop) -> Option<RunEnd> {
-    let Some(kind) = shared.deps.registry.get(job.kind.as_str()) else {
-        let message = format!("this worker knows no job kind `{}`", job.kind);
-        return Some(RunEnd::Error(JobError::new("unknown_kind", message)));
-    };
+    let Some(kind) = shared.deps.registry.get(job.kind.as_str()) else { return Some(left_to_others(shared, job)) };
     let handler = Arc::clone(&kind.handler);
     let mut run =
         Box::pin(AssertUnwindSafe(async { handler.run(context.clone(), &job.spec.payload).await }).catch_unwind());
@@ -165,6 +170,45 @@ async fn supervise(shared: &Shared, job: &Job, context: &JobContext, stop: &Stop
         context.threads_ended().await;
     }
     end_of(outcome, stop.reason(), shared.options.max_result)
+}
+
+/// Puts a job off whose kind this worker does not know: a newer worker may. It costs the job no attempt.
+fn left_to_others(shared: &Shared, job: &Job) -> RunEnd {
+    let error =
+        format!("worker {} (version {}) knows no job kind `{}`", shared.id, env!("CARGO_PKG_VERSION"), job.kind);
+    let before = job.attempts.iter().rev().take_while(|a| a.error.as_ref().is_some_and(|e| e.code == UNKNOWN_KIND));
+    let delay = LEFT_TO_OTHERS.ceiling(u32::try_from(before.count()).unwrap_or(u32::MAX));
+    if shared.unknown.first_in_a_while(&job.kind) {
+        tracing::warn!(
+            kind = %job.kind, job = %job.id, delay_ms = delay.as_millis() as u64,
+            "this worker does not know the kind, its jobs are put off for others; update it, or let other workers take from \
+             the queue"
+        );
+    }
+    RunEnd::Snooze(delay, Some(JobError::new(UNKNOWN_KIND, error)))
+}
+
+/// The kinds that were asked for in vain, so that nobody is told of each job.
+#[derive(Default)]
+pub(crate) struct Unknown(Mutex<HashMap<KindName, Instant>>);
+
+impl Unknown {
+    /// Between two warnings of one kind.
+    const QUIET: Duration = Duration::from_secs(60);
+    /// Most kinds that are remembered.
+    const MOST: usize = 1000;
+
+    fn first_in_a_while(&self, kind: &KindName) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(kind).is_some_and(|at| at.elapsed() < Self::QUIET) {
+            return false;
+        }
+        if told.len() >= Self::MOST {
+            told.clear();
+        }
+        told.insert(kind.clone(), Instant::now());
+        true
+    }
 }
 
 type Caught = Result<Outcome, Box<dyn std::any::Any + Send>>;

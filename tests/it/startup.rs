@@ -88,9 +88,11 @@ async fn typing_mistakes_are_told_with_the_right_word() {
         let right = "APP__WORKER__CONCURENCY; did you mean `worker.concurrency`?";
         refused(d, command, &typo, CONFIG, &[right]).await;
     }
-    for spec in ["heavy:0", "a,a", "a b", "a:b", ""] {
+    for spec in ["heavy:0", "a,a", "a b", "a:b", "", "amq.jobs"] {
         refused(d, &["all", "--queues", spec], &[], CONFIG, &["`worker.queues` in the command line"]).await;
     }
+    let reserved = [("APP__BROKER__PREFIX", "amq.")];
+    refused(d, &["all"], &reserved, CONFIG, &["`broker.prefix`", "RabbitMQ keeps names that start with `amq.`"]).await;
     refused(d, &["all", "--shutdown-grace", "5"], &[], CONFIG, &["needs a unit, such as \"5s\""]).await;
     refused(d, &["all", "--log-level", "inof"], &[], CONFIG, &["`inof` is not a level"]).await;
 }

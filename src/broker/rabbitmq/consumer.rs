@@ -14,20 +14,23 @@ use futures_util::{
 use lapin::{
     Channel,
     message::Delivery as Message,
-    options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
-    },
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::link::{Link, Names, close, look, unavailable};
+use super::{
+    declare::{Declarer, refusal},
+    held::Held,
+    link::{ACCESS_REFUSED, Link, Names, RESOURCE_LOCKED, close, code, look, unavailable},
+};
 use crate::{
-    base::id::{Priority, QueueName},
+    base::id::QueueName,
     broker::{
-        BrokerError, Delivery, WakeUp, Want, bounded,
+        BrokerError, Delivery, Want,
+        aside::{Aside, Step},
+        bounded,
         desk::{Settle, TaskEnd},
-        wire,
     },
 };
 
@@ -36,6 +39,10 @@ const UNASKED: Duration = Duration::from_millis(100);
 /// How long a bell is relied on. RabbitMQ 4.3 can delete a queue without a word to its consumers: while the server is still starting it
 /// takes the queue's process for dead and forgets it ("Forcing queue deletion" in its log), and the bell stands at that process for ever.
 const BELL: Duration = Duration::from_secs(10);
+/// Most queues that are begun to be declared at once.
+const AT_ONCE: usize = 1000;
+/// So many queues are asked for messages without a look first.
+const FEW: usize = 4;
 
 /// What is known of a queue.
 #[derive(Default)]
@@ -49,36 +56,36 @@ struct Queue {
 /// The queue and tag of a bell, and what came of it: a message, an error, or its end.
 type Rung = (QueueName, ShortString, Option<lapin::Result<Message>>);
 
-struct Task {
+/// Queues that are being declared; then those that are there.
+type Declaring = BoxFuture<'static, Result<Vec<QueueName>, BrokerError>>;
+
+pub(super) struct Task {
     link: Arc<Link>,
     names: Names,
+    aside: Arc<Aside>,
+    declarer: Declarer,
     channel: Channel,
+    /// Those that are there.
     queues: HashMap<QueueName, Queue>,
+    /// At most one at a time, beside everything else: a worker must not wait for all of its queues to begin with one.
+    declaring: Option<Declaring>,
     bells: FuturesUnordered<BoxFuture<'static, Rung>>,
-    /// What the server waits to hear of, by delivery tag.
-    held: BTreeMap<u64, QueueName>,
+    held: Held,
     asked_at: Instant,
     /// Since when a bell has been standing; no later than the oldest.
     hung_at: Option<Instant>,
 }
 
 /// Serves one consumer until its handle is dropped or the channel breaks. The server gives back what it holds.
-pub(super) async fn run(link: Arc<Link>, names: Names, channel: Channel, mut end: TaskEnd) {
-    let mut task = Task {
-        link,
-        names,
-        channel,
-        queues: HashMap::new(),
-        bells: FuturesUnordered::new(),
-        held: BTreeMap::new(),
-        asked_at: Instant::now(),
-        hung_at: None,
-    };
+pub(super) async fn run(mut task: Task, mut end: TaskEnd) {
     let served = task.serve(&mut end).await;
     if let Err(e) = served {
+        let refused = matches!(e, BrokerError::Refused(_));
         end.desk.fail(e);
-        // It may be the connection that does not answer. Others on it make a new one, too.
-        task.link.forget();
+        if !refused {
+            // It may be the connection that does not answer. Others on it make a new one, too.
+            task.link.forget();
+        }
     }
     let closed = async {
         close(&task.channel).await;
@@ -90,14 +97,32 @@ pub(super) async fn run(link: Arc<Link>, names: Names, channel: Channel, mut end
 }
 
 impl Task {
+    pub(super) fn new(link: Arc<Link>, names: Names, aside: Arc<Aside>, declarer: Declarer, channel: Channel) -> Self {
+        Self {
+            link,
+            names,
+            aside,
+            declarer,
+            channel,
+            queues: HashMap::new(),
+            declaring: None,
+            bells: FuturesUnordered::new(),
+            held: Held::default(),
+            asked_at: Instant::now(),
+            hung_at: None,
+        }
+    }
+
     /// Ok when the handle was dropped.
     async fn serve(&mut self, end: &mut TaskEnd) -> Result<(), BrokerError> {
         // For each bell of its own.
         let qos = async { self.channel.basic_qos(1, BasicQosOptions::default()).await.map_err(|e| unavailable(&e)) };
         bounded(qos).await?;
         loop {
+            let mut retry_at = None;
             if let Some(want) = end.desk.want() {
                 self.asked_at = Instant::now();
+                retry_at = self.declare(&want);
                 let taken = bounded(self.take(&want)).await?;
                 if !taken.is_empty() {
                     end.desk.put(taken);
@@ -123,7 +148,12 @@ impl Task {
                         end.desk.put(vec![delivery]);
                     }
                 }
+                had = declared(&mut self.declaring) => {
+                    self.declaring = None;
+                    self.queues.extend(had?.into_iter().map(|queue| (queue, Queue::default())));
+                }
                 () = end.desk.asked() => {}
+                () = at(retry_at) => {}
                 () = at(end.desk.overdue_at()) => {
                     let tags: Vec<u64> = end.desk.withdraw_overdue().iter().map(|d| d.tag).collect();
                     bounded(self.give_back(&tags)).await?;
@@ -133,79 +163,146 @@ impl Task {
         }
     }
 
-    /// Fetches what is wanted, as far as it is there. If nothing is there, bells stand at all wanted queues afterwards.
-    async fn take(&mut self, want: &Want) -> Result<Vec<Delivery>, BrokerError> {
-        for (queue, _) in &want.shares {
-            if !self.queues.contains_key(queue) {
-                self.names.declare(&self.link, queue).await?;
-                self.queues.insert(queue.clone(), Queue::default());
+    /// Begins to declare wanted queues that are not there yet. Returns when one that is set aside may be tried again.
+    fn declare(&mut self, want: &Want) -> Option<Instant> {
+        if self.declaring.is_some() {
+            return None;
+        }
+        let missing = want.shares.iter().map(|(q, _)| q).filter(|q| !self.queues.contains_key(*q));
+        let (mut now, mut later) = (Vec::new(), None::<Instant>);
+        for queue in missing {
+            match self.aside.waits(queue) {
+                None if now.len() < AT_ONCE => now.push(queue.clone()),
+                None => {}
+                Some(at) => later = Some(later.map_or(at, |l| l.min(at))),
             }
         }
+        if now.is_empty() {
+            return later;
+        }
+        let declarer = self.declarer.clone();
+        self.declaring = Some(Box::pin(async move { declarer.have(now).await }));
+        None
+    }
+
+    /// Fetches what is wanted, as far as it is there. If nothing is there, bells stand at all wanted queues afterwards.
+    async fn take(&mut self, want: &Want) -> Result<Vec<Delivery>, BrokerError> {
+        let shares: Vec<&(QueueName, usize)> =
+            want.shares.iter().filter(|(q, _)| self.queues.contains_key(q)).collect();
         let mut taken = Vec::new();
         // What was found empty, and whether something came from it before.
-        let mut empty = BTreeMap::new();
-        let fills = want.shares.iter().map(|(q, _)| (q, want.max));
-        for (queue, share) in want.shares.iter().map(|(q, n)| (q, *n)).chain(fills) {
+        let mut empty = self.find_empty(&shares).await?;
+        let fills = shares.iter().map(|(q, _)| (q, want.max));
+        for (queue, share) in shares.iter().map(|(q, n)| (q, *n)).chain(fills) {
             let n = share.min(want.max.saturating_sub(taken.len()));
             let has_bell = self.queues.get(queue).is_some_and(|q| q.bell.is_some());
             let before = taken.len();
             if n > 0 && !has_bell && !empty.contains_key(queue) && self.fetch(queue, n, &mut taken).await? {
-                empty.insert(queue, taken.len() > before);
+                empty.insert(queue.clone(), taken.len() > before);
             }
         }
         // A queue that gave something is likely to have more soon: it gets a bell only if there is nothing else to do.
         let waits = taken.is_empty();
-        for (queue, gave) in empty {
-            if waits || !gave {
-                self.hang_bell(queue).await?;
-            }
-        }
+        let quiet: Vec<QueueName> = empty.into_iter().filter(|(_, gave)| waits || !gave).map(|(q, _)| q).collect();
+        self.hang_bells(quiet).await?;
         Ok(taken)
     }
 
-    /// Fetches up to `n`, no more at once than there may be; answers whether the queue is empty now.
+    /// Those of many queues that a look at all of them together finds empty: asking one after the other would take a
+    /// round trip for each.
+    async fn find_empty(&mut self, shares: &[&(QueueName, usize)]) -> Result<BTreeMap<QueueName, bool>, BrokerError> {
+        let silent = |q: &&QueueName| self.queues.get(*q).is_some_and(|known| known.bell.is_none() && known.left == 0);
+        let silent: Vec<&QueueName> = shares.iter().map(|(q, _)| q).filter(silent).collect();
+        if silent.len() <= FEW {
+            return Ok(BTreeMap::new());
+        }
+        let names: Vec<String> = silent.iter().map(|q| self.names.queue(q)).collect();
+        let looks = join_all(names.iter().map(|name| look(&self.channel, name))).await;
+        let mut empty = BTreeMap::new();
+        for (queue, seen) in silent.into_iter().zip(looks) {
+            if seen.map_err(|e| unavailable(&e))?.message_count() == 0 {
+                empty.insert(queue.clone(), false);
+            }
+        }
+        Ok(empty)
+    }
+
+    /// What a failure to take from a queue means: a refusal costs the channel, and a new consumer goes on without the
+    /// queue.
+    fn failed(&self, queue: &QueueName, e: &lapin::Error) -> BrokerError {
+        // Other codes may come for another reason than the question: 406 for a delivery that was held for too long.
+        let asked = code(e).is_some_and(|c| [ACCESS_REFUSED, RESOURCE_LOCKED].contains(&c));
+        match refusal(&self.names.queue(queue), e).filter(|_| asked) {
+            Some(why) => BrokerError::Refused(vec![self.aside.refuse(queue, Step::Take, why)]),
+            None => unavailable(e),
+        }
+    }
+
+    /// Fetches up to `n`, no more at once than there may be; returns whether the queue is empty now.
     async fn fetch(&mut self, queue: &QueueName, n: usize, taken: &mut Vec<Delivery>) -> Result<bool, BrokerError> {
         let name = self.names.queue(queue);
-        let Some(known) = self.queues.get_mut(queue) else { return Ok(true) };
         let mut room = n;
         while room > 0 {
+            let Some(known) = self.queues.get_mut(queue) else { return Ok(true) };
             let asked = room.min(known.left.max(1));
             let gets = (0..asked).map(|_| self.channel.basic_get(name.as_str().into(), BasicGetOptions::default()));
-            let mut empty = false;
+            let (mut empty, mut failed) = (false, None);
             for got in join_all(gets).await {
-                match got.map_err(|e| unavailable(&e))? {
-                    Some(message) => {
+                match got {
+                    Ok(Some(message)) => {
                         known.left = message.message_count as usize;
-                        if let Some(delivery) = held(&mut self.held, queue, &message.delivery) {
+                        // One that is no wake-up takes nobody's place.
+                        if let Some(delivery) = self.held.note(queue, &message.delivery) {
                             taken.push(delivery);
+                            room -= 1;
                         }
                     }
-                    None => empty = true,
+                    Ok(None) => empty = true,
+                    Err(e) => failed = failed.or(Some(e)),
                 }
             }
             if empty || known.left == 0 {
                 known.left = 0;
+            }
+            let left = known.left;
+            if let Some(e) = failed {
+                return Err(self.failed(queue, &e));
+            }
+            if left == 0 {
                 return Ok(true);
             }
-            room -= asked;
         }
         Ok(false)
     }
 
-    async fn hang_bell(&mut self, queue: &QueueName) -> Result<(), BrokerError> {
-        let (name, options) = (self.names.queue(queue), BasicConsumeOptions::default());
-        let consume = self.channel.basic_consume(name.as_str().into(), "".into(), options, FieldTable::default());
-        let mut consumer = consume.await.map_err(|e| unavailable(&e))?;
-        let tag = consumer.tag();
-        if let Some(known) = self.queues.get_mut(queue) {
-            known.bell = Some(tag.clone());
+    /// Hangs bells at these queues, at all of them together.
+    async fn hang_bells(&mut self, queues: Vec<QueueName>) -> Result<(), BrokerError> {
+        let names: Vec<String> = queues.iter().map(|q| self.names.queue(q)).collect();
+        let consumes = names.iter().map(|name| {
+            let options = BasicConsumeOptions::default();
+            self.channel.basic_consume(name.as_str().into(), "".into(), options, FieldTable::default())
+        });
+        let hung = join_all(consumes).await;
+        for (queue, consumer) in queues.iter().zip(hung) {
+            let mut consumer = match consumer {
+                Ok(consumer) => consumer,
+                Err(e) => {
+                    // All that were still to be answered fail with it; the server says which one it refused.
+                    let said = e.to_string();
+                    let named = queues.iter().zip(&names).find(|(_, name)| said.contains(&format!("'{name}'")));
+                    return Err(self.failed(named.map_or(queue, |(queue, _)| queue), &e));
+                }
+            };
+            let (queue, tag) = (queue.clone(), consumer.tag());
+            if let Some(known) = self.queues.get_mut(&queue) {
+                known.bell = Some(tag.clone());
+            }
+            self.hung_at.get_or_insert_with(Instant::now);
+            self.bells.push(Box::pin(async move {
+                let rung = consumer.next().await;
+                (queue, tag, rung)
+            }));
         }
-        self.hung_at.get_or_insert_with(Instant::now);
-        let queue = queue.clone();
-        self.bells.push(Box::pin(async move {
-            let rung = consumer.next().await;
-            (queue, tag, rung)
-        }));
         Ok(())
     }
 
@@ -223,7 +320,7 @@ impl Task {
                     let cancel = self.channel.basic_cancel(tag, BasicCancelOptions { nowait: true });
                     cancel.await.map_err(|e| unavailable(&e))?;
                 }
-                Ok(held(&mut self.held, &queue, &message))
+                Ok(self.held.note(&queue, &message))
             }
             Some(Err(e)) => Err(unavailable(&e)),
             None if stands => {
@@ -239,10 +336,10 @@ impl Task {
     /// Takes all bells down. One that rang in the meantime is heard of later.
     async fn silence(&mut self) -> Result<(), BrokerError> {
         self.hung_at = None;
-        for known in self.queues.values_mut() {
-            if let Some(tag) = known.bell.take() {
-                self.channel.basic_cancel(tag, BasicCancelOptions::default()).await.map_err(|e| unavailable(&e))?;
-            }
+        let tags = self.queues.values_mut().filter_map(|known| known.bell.take());
+        let cancels = tags.map(|tag| self.channel.basic_cancel(tag, BasicCancelOptions::default()));
+        for cancelled in join_all(cancels).await {
+            cancelled.map_err(|e| unavailable(&e))?;
         }
         Ok(())
     }
@@ -253,7 +350,7 @@ impl Task {
             match settle {
                 Settle::Ack(tags) => acked.extend(tags),
                 Settle::GiveBack(tags, done) => {
-                    self.ack(std::mem::take(&mut acked)).await?;
+                    self.held.ack(&self.channel, std::mem::take(&mut acked)).await?;
                     let back = self.give_back(&tags).await;
                     let failed = back.clone();
                     // Whoever asked may have gone.
@@ -262,52 +359,25 @@ impl Task {
                 }
             }
         }
-        self.ack(acked).await
+        self.held.ack(&self.channel, acked).await
     }
 
-    /// Acknowledges with one frame as far as nothing older is unsettled, and the rest one by one.
-    async fn ack(&mut self, mut tags: BTreeSet<u64>) -> Result<(), BrokerError> {
-        let mut up_to = None;
-        while let Some(first) = self.held.first_entry().filter(|first| tags.contains(first.key())) {
-            up_to = Some(first.remove_entry().0);
-        }
-        tags.retain(|tag| self.held.remove(tag).is_some());
-        let multiple = up_to.map(|tag| (tag, BasicAckOptions { multiple: true }));
-        let single = tags.into_iter().map(|tag| (tag, BasicAckOptions::default()));
-        let acks = multiple.into_iter().chain(single).map(|(tag, options)| self.channel.basic_ack(tag, options));
-        for acked in join_all(acks).await {
-            acked.map_err(|e| unavailable(&e))?;
-        }
-        Ok(())
-    }
-
-    /// Answers when they are back in their queues.
+    /// Returns when they are back in their queues.
     async fn give_back(&mut self, tags: &[u64]) -> Result<(), BrokerError> {
-        let mut queues = BTreeSet::new();
-        let back: Vec<u64> = tags
-            .iter()
-            .copied()
-            .filter(|tag| match self.held.remove(tag) {
-                Some(queue) => {
-                    queues.insert(queue);
-                    true
-                }
-                None => false,
-            })
-            .collect();
-        let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-        for nacked in join_all(back.into_iter().map(|tag| self.channel.basic_nack(tag, options))).await {
-            nacked.map_err(|e| unavailable(&e))?;
-        }
-        // Nobody answers a `nack`. This answer comes when it lies before the queue, so no later `get` misses them. The count may be of
-        // before: a queue serves those who ask for it first (`prioritise_call` in RabbitMQ's `rabbit_amqqueue_process`).
-        for queue in queues {
-            let seen = look(&self.channel, &self.names.queue(&queue)).await.map_err(|e| unavailable(&e))?;
+        for (queue, left) in self.held.give_back(&self.channel, &self.names, tags).await? {
             if let Some(known) = self.queues.get_mut(&queue) {
-                known.left = seen.message_count() as usize;
+                known.left = left;
             }
         }
         Ok(())
+    }
+}
+
+/// What came of the declaring that is under way; never, if none is.
+async fn declared(declaring: &mut Option<Declaring>) -> Result<Vec<QueueName>, BrokerError> {
+    match declaring {
+        Some(declaring) => declaring.await,
+        None => pending().await,
     }
 }
 
@@ -316,16 +386,4 @@ async fn at(when: Option<Instant>) {
         Some(when) => sleep_until(when).await,
         None => pending().await,
     }
-}
-
-/// Notes a message as held, or none if this version cannot read it: it is never settled, and comes again elsewhere.
-fn held(all: &mut BTreeMap<u64, QueueName>, queue: &QueueName, message: &Message) -> Option<Delivery> {
-    let Some(job) = wire::decode(&message.data) else {
-        tracing::warn!(queue = %queue, "a message that is no wake-up that this version knows lies in the queue");
-        return None;
-    };
-    let priority = message.properties.priority().unwrap_or(Priority::MEDIUM.get());
-    let priority = Priority::new(i64::from(priority)).unwrap_or(Priority::MEDIUM);
-    all.insert(message.delivery_tag, queue.clone());
-    Some(Delivery { wake_up: WakeUp { job, queue: queue.clone(), priority }, tag: message.delivery_tag })
 }

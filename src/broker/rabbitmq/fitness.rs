@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::link::{Link, code};
+use super::link::{ACCESS_REFUSED, Link, code};
 use crate::base::probe::Unfit;
 
 /// The oldest version this program is tested with.
@@ -20,7 +20,7 @@ const OLDEST: (u32, u32) = (3, 10);
 /// A server with an alarm does not confirm within this time.
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
 /// Answers to a connection that is not let in: credentials or vhost.
-const REFUSALS: [u16; 3] = [402, 403, 530];
+const REFUSALS: [u16; 3] = [402, ACCESS_REFUSED, 530];
 
 pub(super) async fn inspect(uri: &AMQPUri) -> Result<Vec<String>, Unfit> {
     let link = Link::new(uri.clone(), "looks");
@@ -39,9 +39,15 @@ pub(super) async fn inspect(uri: &AMQPUri) -> Result<Vec<String>, Unfit> {
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     let sent = channel.basic_publish("".into(), "app.probe.nowhere".into(), options, b"", properties);
     let confirmed = async { sent.await?.await };
-    if tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await.is_err() && connection.status().blocked() {
-        warnings
-            .push("RabbitMQ takes no messages for now: it is short of memory or disk space; see its alarms".to_owned());
+    match tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await {
+        Err(_elapsed) if connection.status().blocked() => warnings
+            .push("RabbitMQ takes no messages for now: it is short of memory or disk space; see its alarms".to_owned()),
+        Ok(Err(e)) if code(&e) == Some(ACCESS_REFUSED) => warnings.push(format!(
+            "RabbitMQ does not let user `{}` publish ({e}); give it the right to write to `amq.default`, as README \
+             lists",
+            uri.authority.userinfo.username
+        )),
+        _ => {}
     }
     warnings.extend(version(uri).await.and_then(|version| judge(&version)));
     if let Err(e) = connection.close(200, "seen".into()).await {

@@ -28,8 +28,10 @@ const FRAME_MAX: u32 = 16 * 1024;
 const MAX_PRIORITY: u8 = 10;
 
 /// Answers of the server.
+pub(super) const ACCESS_REFUSED: u16 = 403;
 pub(super) const NOT_FOUND: u16 = 404;
-const PRECONDITION_FAILED: u16 = 406;
+pub(super) const RESOURCE_LOCKED: u16 = 405;
+pub(super) const PRECONDITION_FAILED: u16 = 406;
 
 /// One connection, made when it is needed and again after it broke.
 pub(super) struct Link {
@@ -117,7 +119,7 @@ impl Names {
         format!("{}app.control", self.0.prefix)
     }
 
-    fn arguments(&self) -> FieldTable {
+    pub(super) fn arguments(&self) -> FieldTable {
         let mut arguments = FieldTable::default();
         let kind = match self.0.queue_type {
             QueueType::Classic => {
@@ -129,26 +131,6 @@ impl Names {
         };
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
         arguments
-    }
-
-    /// Makes sure that the queue exists, on a channel of its own: a refusal closes the channel.
-    pub(super) async fn declare(&self, link: &Link, queue: &QueueName) -> Result<(), BrokerError> {
-        let channel = link.channel().await?;
-        let name = self.queue(queue);
-        let declared =
-            channel.queue_declare(name.as_str().into(), QueueDeclareOptions::durable(), self.arguments()).await;
-        match declared {
-            Ok(_) => close(&channel).await,
-            Err(e) if code(&e) == Some(PRECONDITION_FAILED) => {
-                return Err(BrokerError::Unavailable(format!(
-                    "the queue `{name}` exists in RabbitMQ with other arguments than this program gives it ({e}); \
-                     delete it there, and it is made again and filled from the store, or set `broker.queue_type` to what \
-                     it is"
-                )));
-            }
-            Err(e) => return Err(unavailable(&e)),
-        }
-        Ok(())
     }
 
     /// Does one thing with a queue, on a channel of its own; none if there is no such queue.

@@ -9,10 +9,13 @@ use lapin::{
 };
 
 use super::{
+    controls,
     link::{Link, Names, unavailable},
-    publisher::declare_control,
 };
-use crate::broker::{BrokerError, Control, Listener};
+use crate::broker::{
+    BrokerError, Control, Listener,
+    aside::{Aside, Part},
+};
 
 pub(super) struct RabbitMqListener {
     consumer: Consumer,
@@ -21,19 +24,20 @@ pub(super) struct RabbitMqListener {
 }
 
 impl RabbitMqListener {
-    pub(super) async fn open(link: &Link, names: &Names) -> Result<Self, BrokerError> {
-        let channel = link.channel().await?;
+    pub(super) async fn open(link: &Link, names: &Names, aside: &Aside) -> Result<Self, BrokerError> {
         let open = async {
-            declare_control(&channel, names).await?;
+            let channel = controls::open(link, names).await?;
             let options = QueueDeclareOptions::exclusive().auto_delete();
             let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?.name().clone();
             let exchange = names.control().as_str().into();
             let bind = QueueBindOptions::default();
             channel.queue_bind(queue.clone(), exchange, "".into(), bind, FieldTable::default()).await?;
             let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
-            channel.basic_consume(queue, "".into(), options, FieldTable::default()).await
+            Ok((channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?, channel))
         };
-        let consumer = open.await.map_err(|e| unavailable(&e))?;
+        let opened: lapin::Result<(Consumer, Channel)> = open.await;
+        let (consumer, channel) = opened.map_err(|e| controls::refused(&e, names, aside, Part::Hearing))?;
+        aside.admit_part(Part::Hearing);
         Ok(Self { consumer, _channel: channel })
     }
 }

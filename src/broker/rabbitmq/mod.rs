@@ -9,6 +9,11 @@
 //! P is `broker.prefix`, empty unless set: queues have the names that users give them.
 //!
 //! Publishing pipelines confirms. Messages are `mandatory`, so a queue that was deleted is noticed, and made again.
+//! Broadcasts go through a channel of their own.
+//!
+//! RabbitMQ may refuse a queue (406 other arguments, 403 no right, 405 exclusive to somebody) and then closes the channel
+//! on which it was asked for. `declare` keeps that apart from the others, `aside` remembers it: consumers and publishers go on
+//! without this queue, and it is tried again after 1 s, 2 s … 30 s.
 //!
 //! Taking is exact: a consumer fetches (`basic.get`, pipelined) as many as are wanted. Prefetching would be cheaper for
 //! the server but keeps deliveries of several queues at workers that are busy with others. While a consumer waits, a
@@ -28,25 +33,33 @@ use std::{str::FromStr, sync::Arc};
 use async_trait::async_trait;
 use lapin::{options::QueuePurgeOptions, uri::AMQPUri};
 
-use super::{Broker, BrokerError, Consumer, Control, Listener, Options, WakeUp, bounded, desk};
+use super::{
+    Broker, BrokerError, CALL_TIMEOUT, Consumer, Control, Listener, Options, SetAside, WakeUp, aside::Aside, bounded,
+    desk,
+};
 use crate::base::{
     id::QueueName,
     probe::{Probe, Unfit},
 };
 
 mod consumer;
+mod controls;
+mod declare;
 mod fitness;
+mod held;
 mod link;
 mod listener;
 mod publisher;
 
+use declare::Declarer;
 use link::{Link, Names, unavailable};
-use publisher::{Publisher, Said};
+use publisher::Publisher;
 
 /// The [`Broker`] in RabbitMQ.
 pub(super) struct RabbitMq {
     uri: AMQPUri,
     names: Names,
+    aside: Arc<Aside>,
     publisher: Publisher,
     /// The connection of consumers and listeners.
     consuming: Arc<Link>,
@@ -63,15 +76,16 @@ impl RabbitMq {
             drop(rustls::crypto::ring::default_provider().install_default());
         }
         let names = Names::new(options);
-        let publisher = Publisher::new(Link::new(uri.clone(), "publishes"), names.clone());
+        let aside = Arc::<Aside>::default();
+        let publisher = Publisher::new(Link::new(uri.clone(), "publishes"), names.clone(), Arc::clone(&aside));
         let consuming = Arc::new(Link::new(uri.clone(), "consumes"));
-        Ok(Self { uri, names, publisher, consuming })
+        Ok(Self { uri, names, aside, publisher, consuming })
     }
 
     /// Bounds a call on the consuming connection; one that does not answer is not used again.
     async fn consuming<T>(&self, call: impl Future<Output = Result<T, BrokerError>> + Send) -> Result<T, BrokerError> {
         let done = bounded(call).await;
-        if done.is_err() {
+        if matches!(done, Err(BrokerError::Unavailable(_))) {
             self.consuming.forget();
         }
         done
@@ -92,6 +106,10 @@ impl Probe for RabbitMq {
         check.await.map_err(|e| e.to_string())
     }
 
+    fn notes(&self) -> Vec<String> {
+        self.aside.notes()
+    }
+
     async fn inspect(&self) -> Result<Vec<String>, Unfit> {
         fitness::inspect(&self.uri).await
     }
@@ -100,14 +118,24 @@ impl Probe for RabbitMq {
 #[async_trait]
 impl Broker for RabbitMq {
     async fn publish(&self, wake_ups: &[WakeUp]) -> Result<(), BrokerError> {
-        self.publisher.publish(Said::WakeUps(wake_ups)).await
+        self.publisher.publish(wake_ups).await
     }
 
     async fn consumer(&self) -> Result<Box<dyn Consumer>, BrokerError> {
         let (handle, end) = desk::desk();
         let channel = self.consuming(self.consuming.channel()).await?;
-        tokio::spawn(consumer::run(Arc::clone(&self.consuming), self.names.clone(), channel, end));
+        let (link, names, aside) = (Arc::clone(&self.consuming), self.names.clone(), Arc::clone(&self.aside));
+        let declarer = Declarer::new(Arc::clone(&link), names.clone(), Arc::clone(&aside), CALL_TIMEOUT).taking();
+        tokio::spawn(consumer::run(consumer::Task::new(link, names, aside, declarer, channel), end));
         Ok(Box::new(handle))
+    }
+
+    async fn declare(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
+        self.publisher.declarer.examine(queues).await
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.aside.list()
     }
 
     async fn depth(&self, queue: &QueueName) -> Result<u64, BrokerError> {
@@ -128,11 +156,11 @@ impl Broker for RabbitMq {
 
     async fn broadcast(&self, control: &Control) -> Result<(), BrokerError> {
         let said = serde_json::to_vec(control).map_err(|e| BrokerError::Unavailable(e.to_string()))?;
-        self.publisher.publish(Said::Control(&said)).await
+        self.publisher.say(&said).await
     }
 
     async fn listen(&self) -> Result<Box<dyn Listener>, BrokerError> {
-        let listener = self.consuming(listener::RabbitMqListener::open(&self.consuming, &self.names)).await?;
-        Ok(Box::new(listener))
+        let open = listener::RabbitMqListener::open(&self.consuming, &self.names, &self.aside);
+        Ok(Box::new(self.consuming(open).await?))
     }
 }

@@ -3,26 +3,37 @@
 use std::{
     collections::HashSet,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
 use lapin::{
-    BasicProperties, Channel, Confirmation, ExchangeKind,
-    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
-    types::FieldTable,
+    BasicProperties, Channel, Confirmation,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 use tokio::sync::{Mutex, Semaphore};
 
-use super::link::{Link, Names, unavailable};
+use super::{
+    controls::Controls,
+    declare::Declarer,
+    link::{Link, Names, unavailable},
+};
 use crate::{
     base::id::QueueName,
-    broker::{BrokerError, CALL_TIMEOUT, WakeUp, wire},
+    broker::{
+        BrokerError, CALL_TIMEOUT, SetAside, WakeUp,
+        aside::{Aside, Step},
+        wire,
+    },
 };
 
 /// Most publishes that wait for their confirms at once, and most in one go.
 const IN_FLIGHT: u32 = 1000;
 const CHUNK: usize = 500;
 const PERSISTENT: u8 = 2;
+/// Longest wait for one queue that is declared before it is published to: much shorter than `CALL_TIMEOUT`, so that the
+/// wake-ups of other queues are still published in time.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A channel that confirms, and what was declared since it was opened.
 struct Confirming {
@@ -31,16 +42,13 @@ struct Confirming {
 }
 
 pub(super) struct Publisher {
-    pub(super) link: Link,
+    pub(super) link: Arc<Link>,
     names: Names,
+    aside: Arc<Aside>,
+    pub(super) declarer: Declarer,
+    controls: Controls,
     confirming: Mutex<Option<Arc<Confirming>>>,
     room: Semaphore,
-}
-
-/// What is published.
-pub(super) enum Said<'a> {
-    WakeUps(&'a [WakeUp]),
-    Control(&'a [u8]),
 }
 
 /// Why a publish failed, as far as it matters for trying again.
@@ -66,25 +74,34 @@ impl Confirming {
 }
 
 impl Publisher {
-    pub(super) fn new(link: Link, names: Names) -> Self {
-        Self { link, names, confirming: Mutex::default(), room: Semaphore::new(IN_FLIGHT as usize) }
+    pub(super) fn new(link: Link, names: Names, aside: Arc<Aside>) -> Self {
+        let link = Arc::new(link);
+        let declarer = Declarer::new(Arc::clone(&link), names.clone(), Arc::clone(&aside), PATIENCE);
+        let room = Semaphore::new(IN_FLIGHT as usize);
+        Self { link, names, aside, declarer, controls: Controls::default(), confirming: Mutex::default(), room }
     }
 
-    /// Answers when everything is confirmed.
-    pub(super) async fn publish(&self, said: Said<'_>) -> Result<(), BrokerError> {
+    /// Returns when everything is confirmed, or all but what belongs to queues that the server refuses.
+    pub(super) async fn publish(&self, wake_ups: &[WakeUp]) -> Result<(), BrokerError> {
         let publish = async {
-            match said {
-                Said::WakeUps(wake_ups) => {
-                    for some in wake_ups.chunks(CHUNK) {
-                        self.twice(&Said::WakeUps(some)).await?;
-                    }
-                    Ok(())
-                }
-                Said::Control(_) => self.twice(&said).await,
+            let mut refused = Vec::new();
+            for some in wake_ups.chunks(CHUNK) {
+                refused.extend(self.twice(some).await?);
             }
+            refused.dedup_by(|a, b| a.queue == b.queue);
+            if refused.is_empty() { Ok(()) } else { Err(BrokerError::Refused(refused)) }
         };
+        self.bounded(publish).await
+    }
+
+    /// Tells every listener.
+    pub(super) async fn say(&self, said: &[u8]) -> Result<(), BrokerError> {
+        self.bounded(self.controls.say(&self.link, &self.names, &self.aside, said)).await
+    }
+
+    async fn bounded(&self, publish: impl Future<Output = Result<(), BrokerError>> + Send) -> Result<(), BrokerError> {
         let published = tokio::time::timeout(CALL_TIMEOUT, publish).await;
-        if !matches!(published, Ok(Ok(()))) && self.link.is_blocked() {
+        if !matches!(published, Ok(Ok(()) | Err(BrokerError::Refused(_)))) && self.link.is_blocked() {
             let why = "RabbitMQ takes no messages for now: it is short of memory or disk space";
             return Err(BrokerError::Unavailable(why.to_owned()));
         }
@@ -95,22 +112,19 @@ impl Publisher {
         if let Ok(mut confirming) = self.confirming.try_lock() {
             *confirming = None;
         }
+        self.controls.forget();
         self.link.forget();
         Err(BrokerError::Unavailable(format!("rabbitmq: no confirm within {} s", CALL_TIMEOUT.as_secs())))
     }
 
     /// Tries on a new channel what failed on a broken one: the server may have been restarted since the last call. So a
-    /// wake-up may be published twice, which is allowed.
-    async fn twice(&self, said: &Said<'_>) -> Result<(), BrokerError> {
+    /// wake-up may be published twice, which is allowed. Returns the queues that are refused.
+    async fn twice(&self, wake_ups: &[WakeUp]) -> Result<Vec<SetAside>, BrokerError> {
         let mut again = true;
         loop {
             let c = self.confirming().await?;
-            let published = match said {
-                Said::WakeUps(wake_ups) => self.wake_ups(&c, wake_ups).await,
-                Said::Control(said) => self.control(&c, said).await,
-            };
-            match published {
-                Ok(()) => return Ok(()),
+            match self.wake_ups(&c, wake_ups).await {
+                Ok(refused) => return Ok(refused),
                 Err(Failure::Other(e)) => return Err(e),
                 Err(Failure::Broken(e)) => {
                     let mut confirming = self.confirming.lock().await;
@@ -125,15 +139,6 @@ impl Publisher {
         }
     }
 
-    /// Publishes to every listener's queue; that nobody listens is no failure.
-    async fn control(&self, c: &Confirming, said: &[u8]) -> Result<(), Failure> {
-        let (exchange, options) = (self.names.control(), BasicPublishOptions::default());
-        let properties = BasicProperties::default();
-        let sent = c.channel.basic_publish(exchange.as_str().into(), "".into(), options, said, properties);
-        sent.await.map_err(|e| broken(&e))?.await.map_err(|e| broken(&e))?;
-        Ok(())
-    }
-
     async fn confirming(&self) -> Result<Arc<Confirming>, BrokerError> {
         let mut confirming = self.confirming.lock().await;
         if let Some(c) = confirming.as_ref().filter(|c| c.channel.status().connected()) {
@@ -141,48 +146,70 @@ impl Publisher {
         }
         *confirming = None;
         let channel = self.link.channel().await?;
-        let prepare = async {
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            declare_control(&channel, &self.names).await
-        };
-        prepare.await.map_err(|e| unavailable(&e))?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|e| unavailable(&e))?;
         let new = Arc::new(Confirming { channel, declared: std::sync::Mutex::default() });
         *confirming = Some(Arc::clone(&new));
         Ok(new)
     }
 
-    async fn wake_ups(&self, c: &Confirming, wake_ups: &[WakeUp]) -> Result<(), Failure> {
+    async fn wake_ups(&self, c: &Confirming, wake_ups: &[WakeUp]) -> Result<Vec<SetAside>, Failure> {
         let n = u32::try_from(wake_ups.len()).unwrap_or(IN_FLIGHT).min(IN_FLIGHT);
         let closed = |_| Failure::Other(BrokerError::Unavailable("the broker is closed".into()));
         let _room = self.room.acquire_many(n).await.map_err(closed)?;
+        let mut refused = Vec::new();
         let all: Vec<&WakeUp> = wake_ups.iter().collect();
-        let returned = self.send(c, &all).await?;
+        let returned = self.send(c, all, &mut refused).await?;
         if returned.is_empty() {
-            return Ok(());
+            return Ok(refused);
         }
         // Their queues were deleted since they were declared.
         for w in &returned {
             c.note(&w.queue, false);
         }
-        match self.send(c, &returned).await?.first() {
-            None => Ok(()),
-            Some(w) => {
-                let name = self.names.queue(&w.queue);
-                Err(Failure::Other(BrokerError::Unavailable(format!(
-                    "RabbitMQ returns messages to its queue `{name}`"
-                ))))
+        for w in self.send(c, returned, &mut refused).await? {
+            if !refused.iter().any(|r| r.queue == w.queue) {
+                let why = format!("RabbitMQ returns messages to its queue `{}`", self.names.queue(&w.queue));
+                refused.push(self.aside.refuse(&w.queue, Step::Have, why));
             }
         }
+        Ok(refused)
     }
 
-    /// Answers with what was returned because its queue is not there.
-    async fn send<'a>(&self, c: &Confirming, wake_ups: &[&'a WakeUp]) -> Result<Vec<&'a WakeUp>, Failure> {
-        for w in wake_ups {
-            if !c.knows(&w.queue) {
-                self.names.declare(&self.link, &w.queue).await.map_err(Failure::Other)?;
-                c.note(&w.queue, true);
+    /// Leaves only wake-ups whose queues are there; the others go to `refused`.
+    async fn sort_out(
+        &self,
+        c: &Confirming,
+        wake_ups: &mut Vec<&WakeUp>,
+        refused: &mut Vec<SetAside>,
+    ) -> Result<(), Failure> {
+        let mut unknown: Vec<QueueName> = Vec::new();
+        for w in wake_ups.iter() {
+            if !c.knows(&w.queue) && !unknown.contains(&w.queue) {
+                unknown.push(w.queue.clone());
             }
         }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let barred = |q: &QueueName| self.aside.step(q) == Some(Step::Have) && self.aside.waits(q).is_some();
+        let tried = unknown.iter().filter(|q| !barred(q)).cloned().collect();
+        for queue in self.declarer.have(tried).await.map_err(Failure::Other)? {
+            c.note(&queue, true);
+        }
+        unknown.retain(|q| !c.knows(q));
+        wake_ups.retain(|w| !unknown.contains(&w.queue));
+        refused.extend(unknown.iter().filter_map(|q| self.aside.why(q)));
+        Ok(())
+    }
+
+    /// Returns what was returned because its queue is not there.
+    async fn send<'a>(
+        &self,
+        c: &Confirming,
+        mut wake_ups: Vec<&'a WakeUp>,
+        refused: &mut Vec<SetAside>,
+    ) -> Result<Vec<&'a WakeUp>, Failure> {
+        self.sort_out(c, &mut wake_ups, refused).await?;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let bodies: Vec<_> = wake_ups.iter().map(|w| wire::encode(w.job)).collect();
         let sent = wake_ups.iter().zip(&bodies).map(|(w, body)| {
@@ -196,8 +223,10 @@ impl Publisher {
             match confirm.map_err(|e| broken(&e))?.await.map_err(|e| broken(&e))? {
                 Confirmation::Ack(None) | Confirmation::NotRequested => {}
                 Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => returned.push(*w),
+                // A queue that is full, or a quorum queue without its leader: nothing to set aside for long.
                 Confirmation::Nack(None) => {
-                    return Err(Failure::Other(BrokerError::Unavailable("RabbitMQ did not take a message".into())));
+                    let why = format!("RabbitMQ does not take messages for the queue `{}`", self.names.queue(&w.queue));
+                    refused.push(SetAside { queue: w.queue.clone(), why });
                 }
             }
         }
@@ -207,12 +236,4 @@ impl Publisher {
 
 fn broken(e: &lapin::Error) -> Failure {
     Failure::Broken(unavailable(e))
-}
-
-/// Makes sure that the exchange of broadcasts exists.
-pub(super) async fn declare_control(channel: &Channel, names: &Names) -> lapin::Result<()> {
-    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel
-        .exchange_declare(names.control().as_str().into(), ExchangeKind::Fanout, options, FieldTable::default())
-        .await
 }

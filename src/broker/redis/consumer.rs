@@ -9,14 +9,16 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Inner, link::unavailable, scripts::Lists};
+use super::{Inner, Popped, scripts::Lists, unavailable};
 use crate::{
     base::id::{Priority, QueueName},
     broker::{
         BrokerError, Delivery, WakeUp, Want,
+        aside::Step,
         desk::{Settle, TaskEnd},
         wire,
     },
+    redis::{is_moved, is_no_right},
 };
 
 /// While waiting, queues are looked at this often although no bell rang. It finds out that the server is gone, and
@@ -63,6 +65,10 @@ impl Task {
     /// Ok when the handle was dropped.
     async fn serve(&mut self, end: &mut TaskEnd) -> Result<(), BrokerError> {
         loop {
+            if Instant::now() >= self.look_at {
+                self.queues.values_mut().for_each(|q| q.quiet = false);
+                self.look_at = Instant::now() + LOOK_EVERY;
+            }
             let mut waits = false;
             if let Some(want) = end.desk.want() {
                 let taken = self.take(&want).await?;
@@ -90,10 +96,7 @@ impl Task {
                     let back = end.desk.withdraw_overdue();
                     self.give_back(back.iter().map(|d| d.tag)).await?;
                 }
-                () = sleep_until(look_at), if waits => {
-                    self.queues.values_mut().for_each(|q| q.quiet = false);
-                    self.look_at = Instant::now() + LOOK_EVERY;
-                }
+                () = sleep_until(look_at), if waits => {}
             }
         }
     }
@@ -135,7 +138,7 @@ impl Task {
         }
     }
 
-    /// Subscribes to the bells of queues that were never wanted before.
+    /// Subscribes to the bells of queues that were never wanted before. Who may not hear them looks all the same.
     async fn learn(&mut self, want: &Want) -> Result<(), BrokerError> {
         let new: Vec<&QueueName> =
             want.shares.iter().map(|(q, _)| q).filter(|q| !self.queues.contains_key(*q)).collect();
@@ -143,7 +146,18 @@ impl Task {
             return Ok(());
         }
         let bells: Vec<String> = new.iter().map(|q| self.inner.bell(q)).collect();
-        self.connection.subscribe(bells).await.map_err(|e| unavailable(&e))?;
+        match self.connection.subscribe(&bells).await {
+            Ok(()) => self.inner.note_bell(Some("")),
+            Err(e) if is_no_right(&e) => {
+                self.inner.note_bell(Some(&e.to_string()));
+                // One that is refused takes the others with it.
+                for bell in bells.iter().filter(|_| bells.len() > 1) {
+                    let heard = self.connection.subscribe(bell).await;
+                    heard.or_else(|e| if is_no_right(&e) { Ok(()) } else { Err(unavailable(&e)) })?;
+                }
+            }
+            Err(e) => return Err(unavailable(&e)),
+        }
         for queue in new {
             self.queues.insert(queue.clone(), Queue { lists: self.inner.lists(queue), quiet: false });
         }
@@ -193,13 +207,19 @@ impl Task {
             for ((queue, asked), answer) in plan.into_iter().zip(answers) {
                 let popped = match answer {
                     Ok(popped) => popped,
+                    // It costs only itself, and is looked at again in a while.
+                    Err(e) if is_no_right(&e) => {
+                        drop(self.inner.failed(queue, Step::Take, &e));
+                        continue;
+                    }
                     // What the others brought is held first, so that it is given back.
                     Err(e) => {
                         failed.get_or_insert(e);
                         continue;
                     }
                 };
-                let n: usize = popped.iter().map(|(_, jobs)| jobs.len()).sum();
+                let n: usize = popped.iter().filter(|(list, _)| *list > 0).map(|(_, jobs)| jobs.len()).sum();
+                self.note(queue, &popped, n < asked);
                 if n == asked
                     && let Some(known) = self.queues.get_mut(queue)
                 {
@@ -208,6 +228,9 @@ impl Task {
                 self.hold(queue, popped, &mut taken);
             }
             if let Some(e) = failed {
+                if is_moved(&e) {
+                    self.inner.link.moved();
+                }
                 return Err(unavailable(&e));
             }
             shares = &fills;
@@ -215,13 +238,22 @@ impl Task {
         Ok(taken)
     }
 
-    async fn pop(&self, queue: &QueueName, n: usize) -> RedisResult<Vec<(i64, Vec<Vec<u8>>)>> {
+    /// Notes whether the lists of a queue are as they should be; `all` of them were looked at.
+    fn note(&self, queue: &QueueName, popped: &Popped, all: bool) {
+        match self.inner.told(queue, popped) {
+            Some(why) => drop(self.inner.aside.refuse(queue, Step::Take, why)),
+            None if all => self.inner.aside.admit(queue),
+            None => {}
+        }
+    }
+
+    async fn pop(&self, queue: &QueueName, n: usize) -> RedisResult<Popped> {
         let Some(known) = self.queues.get(queue) else { return Ok(Vec::new()) };
         self.inner.scripts.pop(&known.lists, n).invoke_async(&mut self.connection.clone()).await
     }
 
-    fn hold(&mut self, queue: &QueueName, popped: Vec<(i64, Vec<Vec<u8>>)>, taken: &mut Vec<Delivery>) {
-        for (list, bytes) in popped {
+    fn hold(&mut self, queue: &QueueName, popped: Popped, taken: &mut Vec<Delivery>) {
+        for (list, bytes) in popped.into_iter().filter(|(list, _)| *list > 0) {
             let priority = Lists::priority(list).unwrap_or(Priority::MIN);
             for job in bytes {
                 let Some(job) = wire::decode(&job) else {

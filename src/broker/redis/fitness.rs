@@ -2,13 +2,16 @@
 
 use deadpool_redis::redis::{RedisError, cmd};
 
-use super::link::{Link, is_refusal};
-use crate::base::probe::Unfit;
+use super::Inner;
+use crate::{
+    base::probe::Unfit,
+    redis::{is_no_right, is_refusal},
+};
 
 /// The oldest version that has what the scripts and takes need.
 const OLDEST: u32 = 7;
 
-pub(super) async fn inspect(link: &Link) -> Result<Vec<String>, Unfit> {
+pub(super) async fn inspect(inner: &Inner) -> Result<Vec<String>, Unfit> {
     let unfit = |e: RedisError| {
         if is_refusal(&e) {
             Unfit::Refused(format!(
@@ -18,9 +21,26 @@ pub(super) async fn inspect(link: &Link) -> Result<Vec<String>, Unfit> {
             Unfit::Unavailable(format!("Redis does not answer: {e}"))
         }
     };
-    let mut connection = link.open().await.map_err(unfit)?;
-    let info: String = cmd("INFO").query_async(&mut connection).await.map_err(unfit)?;
-    judge(&info)
+    let mut connection = inner.link.open().await.map_err(unfit)?;
+    let mut warnings = match cmd("INFO").query_async::<String>(&mut connection).await {
+        Ok(info) => judge(&info)?,
+        Err(e) if is_no_right(&e) => vec![format!(
+            "Redis does not say how it is set up ({e}), so nobody knows whether it keeps wake-ups; give the user in \
+             `broker.url` the right to `INFO`"
+        )],
+        Err(e) => return Err(unfit(e)),
+    };
+    // To a channel that nobody hears.
+    let said = cmd("PUBLISH").arg(format!("{}?", inner.bells())).arg("").query_async::<()>(&mut connection).await;
+    match said {
+        Err(e) if is_no_right(&e) => warnings.push(format!(
+            "Redis refuses channels to this program ({e}): idle workers look for jobs only once a second, and cancels \
+             and pauses reach them some seconds later; give the user in `broker.url` the channels `&app:*`"
+        )),
+        Err(e) => return Err(unfit(e)),
+        Ok(()) => {}
+    }
+    Ok(warnings)
 }
 
 /// Judges a server by what it tells about itself.

@@ -1,6 +1,6 @@
 //! Hears broadcasts over a connection of its own.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use deadpool_redis::redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection, cmd};
@@ -9,25 +9,30 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{Inner, link::unavailable};
-use crate::broker::{BrokerError, Control, Listener};
+use super::{Inner, unavailable};
+use crate::broker::{BrokerError, Control, Listener, aside::Part};
 
 /// A server that went away without a word is noticed by asking it this often.
 const PING_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) struct RedisListener {
+    inner: Arc<Inner>,
     connection: MultiplexedConnection,
     pushes: UnboundedReceiver<PushInfo>,
     pings: tokio::time::Interval,
+    /// See [`crate::redis::Link::moves`].
+    moves: u64,
 }
 
 impl RedisListener {
-    pub(super) async fn open(inner: &Inner) -> Result<Self, BrokerError> {
+    pub(super) async fn open(inner: &Arc<Inner>) -> Result<Self, BrokerError> {
+        let moves = inner.link.moves();
         let (mut connection, pushes) = inner.link.open_with_pushes().await.map_err(|e| unavailable(&e))?;
-        connection.subscribe(inner.control()).await.map_err(|e| unavailable(&e))?;
+        connection.subscribe(inner.control()).await.map_err(|e| inner.part_failed(Part::Hearing, &e))?;
+        inner.aside.admit_part(Part::Hearing);
         let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { connection, pushes, pings })
+        Ok(Self { inner: Arc::clone(inner), connection, pushes, pings, moves })
     }
 }
 
@@ -52,6 +57,10 @@ impl Listener for RedisListener {
                     Some(_) => {}
                 },
                 _ = self.pings.tick() => {
+                    if self.inner.link.moves() != self.moves {
+                        let why = "redis: another server took over, and broadcasts are heard there";
+                        return Err(BrokerError::Unavailable(why.into()));
+                    }
                     cmd("PING").query_async::<()>(&mut self.connection).await.map_err(|e| unavailable(&e))?;
                 }
             }

@@ -13,24 +13,44 @@ use crate::{
 pub(super) const BATCH: usize = 1000;
 
 /// KEYS: the lists to push to. ARGV: RPUSH or LPUSH; the bell's channel; how many go into each list; all of them, in the
-/// order of the lists. Returns nothing.
+/// order of the lists. Returns nothing if the bell need not ring, an empty text if it rang, or what the server said when
+/// it refused. A list that is of another type fails the script after the others were pushed to.
 const PUSH: &str = r"
-local at, rings = #KEYS + 3, false
+local at, rings, refused = #KEYS + 3, false, nil
 for i, list in ipairs(KEYS) do
   local n = tonumber(ARGV[i + 2])
-  if redis.call(ARGV[1], list, unpack(ARGV, at, at + n - 1)) == n then rings = true end
+  local got = redis.pcall(ARGV[1], list, unpack(ARGV, at, at + n - 1))
+  if type(got) == 'table' and got.err then
+    if not string.find(got.err, 'WRONGTYPE', 1, true) then return got end
+    refused = got
+  elseif got == n then
+    rings = true
+  end
   at = at + n
 end
-if rings then redis.call('PUBLISH', ARGV[2], '') end
+local said = false
+if rings then
+  said = redis.pcall('PUBLISH', ARGV[2], '')
+  said = type(said) == 'table' and said.err or ''
+end
+return refused or said
 ";
 
-/// KEYS: the lists of a queue, highest priority first. ARGV: how many at most.
-/// Returns: number of a list in KEYS, what came from it, and so on.
+/// KEYS: the lists of a queue, highest priority first. ARGV: how many at most; with 0 all lists are looked at.
+/// Returns: number of a list in KEYS, what came from it, and so on; of a list of another type the negative number and what
+/// the server said. Whatever else the server says fails the script, unless something was popped before.
 const POP: &str = r"
 local want, out = tonumber(ARGV[1]), {}
 for i, list in ipairs(KEYS) do
-  local got = redis.call('LPOP', list, want)
-  if got then
+  local got = redis.pcall('LPOP', list, want)
+  if got and got.err then
+    if not string.find(got.err, 'WRONGTYPE', 1, true) then
+      if #out > 0 then return out end
+      return got
+    end
+    out[#out + 1] = -i
+    out[#out + 1] = { got.err }
+  elseif got and #got > 0 then
     out[#out + 1] = i
     out[#out + 1] = got
     want = want - #got
@@ -66,11 +86,17 @@ impl Lists {
         Self(lists.map(|p| format!("app:{prefix}{{{queue}}}:{p}")).collect())
     }
 
+    /// All of them, for a sentence.
+    pub(super) fn pattern(&self) -> String {
+        let first = self.0.first().map_or("", String::as_str);
+        format!("{}:*", first.rsplit_once(':').map_or(first, |(queue, _)| queue))
+    }
+
     pub(super) fn keys(&self) -> &[String] {
         &self.0
     }
 
-    fn of(&self, p: Priority) -> Option<&String> {
+    pub(super) fn of(&self, p: Priority) -> Option<&String> {
         self.0.get(usize::from(Priority::MAX.get() - p.get()))
     }
 

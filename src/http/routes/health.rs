@@ -91,6 +91,10 @@ pub(crate) struct Health {
     /// Each backend in use.
     #[schema(value_type = BTreeMap<String, Connection>)]
     services: BTreeMap<&'static str, Connection>,
+    /// What works only in part, by backend. It makes nobody unhealthy; it is left out if there is nothing to tell.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, Vec<String>>, required = false)]
+    degraded: BTreeMap<&'static str, Vec<String>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -126,7 +130,14 @@ pub(crate) async fn health(state: Data<HttpState>) -> Result<HttpResponse, Probl
     let well = services.values().all(|c| *c == Connection::Connected);
     let status = if well { HealthStatus::Healthy } else { HealthStatus::Unhealthy };
     let code = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(code, &Health { status, timestamp: state.clock.now(), services })
+    let mut degraded = BTreeMap::<&'static str, Vec<String>>::new();
+    for probe in &state.probes {
+        let notes = probe.notes();
+        if !notes.is_empty() {
+            degraded.entry(probe.name()).or_default().extend(notes);
+        }
+    }
+    json(code, &Health { status, timestamp: state.clock.now(), services, degraded })
 }
 
 async fn ask(probe: &dyn Probe) -> (&'static str, Connection) {

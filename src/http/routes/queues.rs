@@ -31,7 +31,7 @@ pub(crate) fn register(routes: &mut Routes<'_>) {
 #[schema(as = Queue, example = json!({
     "name": "heavy", "paused": false, "queued": 3, "scheduled": 1, "running": 2, "failed": 0,
     "oldest_age_seconds": 0.8, "depth_limit": null, "started_per_minute": 40, "finished_per_minute": 38,
-    "failed_per_minute": 1, "workers": 1,
+    "failed_per_minute": 1, "workers": 1, "set_aside": null,
 }))]
 pub(crate) struct QueueBody {
     /// Its name.
@@ -60,11 +60,14 @@ pub(crate) struct QueueBody {
     failed_per_minute: u64,
     /// Live workers that take from it.
     workers: usize,
+    /// Why the broker's server refuses the queue to this process or to a worker, and what to do; null if it does not.
+    #[schema(required)]
+    set_aside: Option<String>,
 }
 
 impl QueueBody {
     fn of(view: QueueView, now: Timestamp) -> Self {
-        let QueueView { state, workers, last_minute, depth_limit } = view;
+        let QueueView { state, workers, last_minute, depth_limit, set_aside } = view;
         Self {
             name: state.name.to_string(),
             paused: state.paused,
@@ -78,6 +81,7 @@ impl QueueBody {
             finished_per_minute: last_minute.succeeded,
             failed_per_minute: last_minute.failed + last_minute.retried,
             workers,
+            set_aside,
         }
     }
 }

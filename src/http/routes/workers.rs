@@ -57,6 +57,8 @@ pub(crate) struct WorkerBody {
     state: WorkerState,
     /// What it takes from.
     queues: Vec<WeightedQueue>,
+    /// Those of them that the broker's server refuses to it.
+    set_aside: Vec<SetAsideBody>,
     /// How many jobs it runs at once.
     slots: u32,
     /// How many it is running.
@@ -97,6 +99,17 @@ pub(crate) struct WeightedQueue {
     weight: u32,
 }
 
+/// A queue that the broker's server refuses to a worker.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SetAside)]
+pub(crate) struct SetAsideBody {
+    /// The queue.
+    #[schema(value_type = String)]
+    queue: QueueName,
+    /// Why, and what to do.
+    why: String,
+}
+
 /// A job that a worker is running.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ActiveJob)]
@@ -132,6 +145,7 @@ impl WorkerBody {
             heartbeat_at: w.heartbeat_at,
             state,
             queues: w.queues.into_iter().map(|(name, weight)| WeightedQueue { name, weight }).collect(),
+            set_aside: w.set_aside.into_iter().map(|s| SetAsideBody { queue: s.queue, why: s.why }).collect(),
             slots: w.slots,
             busy: w.busy,
             kinds: w.kinds,
@@ -197,7 +211,8 @@ impl From<Pong> for PongBody {
         "data": [{
             "id": "0192f0c1-2345-7abc-8def-0123456789ab", "host": "a", "pid": 7, "version": "0.1.0",
             "started_at": "2026-11-21T08:00:00.000Z", "heartbeat_at": "2026-11-21T08:05:00.000Z", "state": "running",
-            "queues": [{"name": "heavy", "weight": 1}], "slots": 4, "busy": 0, "kinds": ["noop"], "active": [],
+            "queues": [{"name": "heavy", "weight": 1}], "set_aside": [],
+            "slots": 4, "busy": 0, "kinds": ["noop"], "active": [],
             "processed": 9, "succeeded": 8, "failed": 0, "retried": 1, "rss_bytes": 20_000_000,
         }],
         "meta": {"limit": 50, "next_cursor": null, "has_next": false},

@@ -88,6 +88,7 @@ async fn workers_are_shown_as_they_reported() {
         heartbeat_at: now,
         draining: false,
         queues: vec![("heavy".parse().unwrap(), 2)],
+        set_aside: Vec::new(),
         slots: 4,
         busy: 0,
         kinds: vec!["noop".parse().unwrap()],

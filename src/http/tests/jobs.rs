@@ -234,6 +234,7 @@ async fn bulk_stores_all_or_none() {
         (json!({"jobs": [{"kind": "noop"}, {"kind": "noop", "colour": 1}]}), vec!["jobs[1].colour"]),
         (json!({"jobs": [{"kind": "noop"}, {"kind": "nonsense"}]}), vec!["jobs[1].kind"]),
         (json!({"jobs": [{"kind": "nonsense"}]}), vec!["jobs[0].kind"]),
+        (json!({"jobs": [{"kind": "noop"}, {"kind": "noop", "queue": "amq.jobs"}]}), vec!["jobs[1].queue"]),
         (
             json!({"jobs": [{"kind": "noop", "max_attempts": 0}, {"kind": "noop"}, {"kind": "noop", "tags": [""]}]}),
             vec!["jobs[0].max_attempts", "jobs[2].tags[0]"],

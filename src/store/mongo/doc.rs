@@ -50,7 +50,7 @@ fn from_json<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, Fault> {
 }
 
 pub(super) fn queue(name: &str) -> Result<QueueName, Fault> {
-    QueueName::new(name).map_err(|e| corrupt("queue", e))
+    QueueName::stored(name).map_err(|e| corrupt("queue", e))
 }
 
 fn is_zero(n: &i32) -> bool {

@@ -112,7 +112,7 @@ pub(super) fn forget(w: &mut Writing<'_>, id: JobId, state: State) -> Result<boo
         .query_row(params![id.0.as_bytes(), state as i64], |r| r.get(0))
         .optional()?;
     let Some(queue) = queue else { return Ok(false) };
-    let queue = QueueName::new(&queue).map_err(|e| row::corrupt("queue", e))?;
+    let queue = QueueName::stored(&queue).map_err(|e| row::corrupt("queue", e))?;
     w.moved(&queue, Some(state), None);
     Ok(true)
 }

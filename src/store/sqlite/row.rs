@@ -32,7 +32,7 @@ pub(super) fn uuid(row: &Row<'_>, i: usize) -> Result<Uuid, Fault> {
 
 pub(super) fn queue(row: &Row<'_>, i: usize) -> Result<QueueName, Fault> {
     let text = row.get_ref(i)?.as_str().map_err(|e| corrupt("queue", e))?;
-    QueueName::new(text).map_err(|e| corrupt("queue", e))
+    QueueName::stored(text).map_err(|e| corrupt("queue", e))
 }
 
 pub(super) fn state(row: &Row<'_>, i: usize) -> Result<State, Fault> {
@@ -123,7 +123,7 @@ impl RawJob {
         let mut job = Job {
             id: self.id,
             state: self.state,
-            queue: QueueName::new(&self.queue).map_err(|e| corrupt("queue", e))?,
+            queue: QueueName::stored(&self.queue).map_err(|e| corrupt("queue", e))?,
             priority: self.priority,
             kind: KindName::new(&self.kind).map_err(|e| corrupt("kind", e))?,
             at: self.at,

@@ -57,7 +57,7 @@ impl Writing<'_> {
     pub(super) fn queue(&self, name: &str) -> Result<QueueName, Fault> {
         match self.deltas.iter().find(|(q, _)| q.as_str() == name) {
             Some((q, _)) => Ok(q.clone()),
-            None => QueueName::new(name).map_err(|e| super::row::corrupt("queue", e)),
+            None => QueueName::stored(name).map_err(|e| super::row::corrupt("queue", e)),
         }
     }
 

@@ -2,5 +2,7 @@
 //! after it was done.
 
 mod broker;
+mod failover;
 mod kill;
+mod refusals;
 mod signals;

@@ -4,6 +4,7 @@
 
 mod backends;
 mod leases;
+mod refusals;
 mod share;
 mod talk;
 

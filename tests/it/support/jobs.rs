@@ -100,6 +100,7 @@ pub(crate) fn report(id: WorkerId, now: Timestamp) -> WorkerReport {
         heartbeat_at: now,
         draining: false,
         queues: vec![(queue("b"), 3), (queue("a"), 1)],
+        set_aside: Vec::new(),
         slots: 8,
         busy: 1,
         kinds: vec![kind("noop"), kind("process_heavy_task")],

@@ -20,7 +20,15 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it; it takes connections some time later.
     pub(crate) fn start(kind: &'static str) -> Self {
+        Self::start_with(kind, None)
+    }
+
+    /// The same with a file of this name and text in its folder.
+    pub(crate) fn start_with(kind: &'static str, file: Option<(&str, &str)>) -> Self {
         let mut server = Self { kind, port: free_port(), dir: tempfile::tempdir().unwrap(), child: None };
+        if let Some((name, text)) = file {
+            std::fs::write(server.dir.path().join(name), text).unwrap();
+        }
         server.restart();
         server
     }

@@ -1,18 +1,19 @@
 //! How runs end, and what becomes of their jobs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use app::jobs::{
-    model::{AttemptOutcome as O, Job},
-    state::State,
+use app::{
+    base::{backoff::Backoff, shutdown::Shutdown},
+    jobs::{
+        model::{AttemptOutcome as O, Job},
+        registry::{Defaults, Registry},
+        state::State,
+    },
+    worker,
 };
 use serde_json::json;
 
-use crate::support::{
-    app::TestApp,
-    eventually,
-    jobs::{kind, new_job},
-};
+use crate::support::{app::TestApp, eventually, jobs::queue, within};
 
 fn outcomes(job: &Job) -> Vec<O> {
     job.attempts.iter().map(|a| a.outcome).collect()
@@ -156,15 +157,40 @@ async fn a_result_over_the_limit_fails_for_good() {
     t.stop(w).await;
 }
 
+/// As during a rolling update.
 #[tokio::test]
-async fn a_kind_that_no_worker_knows_is_a_failed_attempt() {
-    let (t, w) = TestApp::running(&[]);
-    let mut job = Job { kind: kind("gone"), ..new_job(&t.app.clock) };
-    job.spec.max_attempts = 1;
-    t.app.stores.jobs.insert(vec![job.clone()], None).await.unwrap();
-    t.app.jobs.wake(&[app::broker::wake_up(job.id, &job.queue, job.priority)]).await;
-    assert_eq!(code(&t.reaches(job.id, State::Failed).await), "unknown_kind");
-    t.stop(w).await;
+async fn a_kind_that_a_worker_does_not_know_waits_for_one_that_does() {
+    let mut t = TestApp::new(&[("jobs.max_attempts", "1")]);
+    t.start_scheduler();
+    let (deps, options) = t.app.worker();
+    let nothing = Defaults {
+        queue: queue("default"),
+        max_attempts: 1,
+        backoff: Backoff { base_ms: 1, cap_ms: 1 },
+        timeout: Duration::from_secs(60),
+    };
+    let old = worker::Deps { registry: Arc::new(Registry::new(nothing)), ..deps };
+    let shutdown = Shutdown::new();
+    let task = tokio::spawn(worker::run(old, options, shutdown.clone()));
+    let ids = [t.submit(json!([[{"ok": 1}]])).await, t.submit(json!([[{"ok": 2}]])).await];
+    for id in ids {
+        let job = eventually("the old worker has put it off", async || {
+            let job = t.get(id).await;
+            (!job.attempts.is_empty() && job.state != State::Running).then_some(job)
+        })
+        .await;
+        assert_eq!((outcomes(&job)[0], job.failures, job.crashes), (O::Snoozed, 0, 0));
+        let why = job.attempts[0].error.as_ref().unwrap();
+        assert!(why.code == "unknown_kind" && why.message.contains("`test.script`"), "{why:?}");
+    }
+    let new = t.start_worker();
+    for id in ids {
+        let job = t.reaches(id, State::Succeeded).await;
+        assert_eq!(job.failures, 0, "it cost no attempt: {job:?}");
+    }
+    shutdown.drain.cancel();
+    within("the old worker stops", task).await.unwrap();
+    t.stop(new).await;
 }
 
 #[tokio::test]

@@ -1,16 +1,20 @@
 //! Storing jobs, with and without an idempotency key.
 
 use app::{
-    base::{backoff::Backoff, clock::Timestamp, id::Priority},
+    base::{
+        backoff::Backoff,
+        clock::Timestamp,
+        id::{Priority, QueueName},
+    },
     jobs::{
         model::{Job, Progress, Spec},
         state::{State, Verdict},
-        store::{Idempotency, Inserted, JobFilter},
+        store::{Idempotency, Inserted, JobFilter, WorkerReport},
     },
 };
 
 use super::super::fixture::Fixture;
-use crate::support::jobs::{kind, new_job, queue, raw, text};
+use crate::support::jobs::{kind, new_job, queue, raw, report, text};
 
 fn key(scope: &str, request: u8, answer: &str, expires_at: Timestamp) -> Idempotency {
     Idempotency {
@@ -45,6 +49,19 @@ pub(crate) async fn what_is_stored_is_what_is_read(f: &mut Fixture) {
     assert_eq!(inserted, Inserted::New);
     assert_eq!(text(&f.get(job.id).await), text(&job));
     assert!(f.jobs().get(app::base::id::JobId(f.clock.new_uuid())).await.unwrap().is_none());
+}
+
+/// Programs before this one accepted names that are refused now.
+pub(crate) async fn a_queue_name_of_laxer_rules_is_read(f: &mut Fixture) {
+    let old = QueueName::stored("amq.jobs").unwrap();
+    let id = f.queued_in(&old).await;
+    assert_eq!(f.get(id).await.queue, old);
+    let queues = f.fleet().queues().await.unwrap();
+    assert!(queues.iter().any(|q| q.name == old && q.counts.queued == 1), "{queues:?}");
+    let report = WorkerReport { queues: vec![(old.clone(), 1)], ..report(f.worker, f.now()) };
+    f.fleet().report(report.clone()).await.unwrap();
+    assert_eq!(f.fleet().workers().await.unwrap(), [report]);
+    assert_eq!(f.win(id).await.queue, old);
 }
 
 pub(crate) async fn what_is_inserted_early_can_be_claimed_before_it_is_told(f: &mut Fixture) {

@@ -17,6 +17,7 @@ macro_rules! conformance_jobs {
         crate::conformance::suite!($adapter, $open, jobs, fixture::store, {
             transitions: [exactly_the_legal_ones_happen, every_job_of_a_mixed_batch_has_its_own_answer],
             insert: [
+                a_queue_name_of_laxer_rules_is_read,
                 what_is_stored_is_what_is_read,
                 all_or_none,
                 the_same_request_gets_the_first_answer,
