@@ -29,6 +29,8 @@ const AGAIN: Backoff = Backoff { base_ms: 500, cap_ms: 10_000 };
 pub struct Finding {
     /// The backend's name.
     pub name: &'static str,
+    /// Where it is, where that is known.
+    pub place: Option<String>,
     /// Warnings about its settings, or why it cannot be used.
     pub found: Result<Vec<String>, Unfit>,
 }
@@ -36,13 +38,18 @@ pub struct Finding {
 /// Looks at every backend once, at all of them together.
 pub(super) async fn look(probes: &[Arc<dyn Probe>]) -> Vec<Finding> {
     join_all(probes.iter().map(|p| async {
-        let found = match tokio::time::timeout(PATIENCE, p.inspect()).await {
-            Ok(found) => found,
-            Err(_) => Err(Unfit::Unavailable(format!("no answer within {PATIENCE:?}"))),
-        };
-        Finding { name: p.name(), found }
+        let found = bounded(p.inspect()).await;
+        Finding { name: p.name(), place: None, found }
     }))
     .await
+}
+
+/// Bounds one look.
+pub(super) async fn bounded<T>(look: impl Future<Output = Result<T, Unfit>>) -> Result<T, Unfit> {
+    match tokio::time::timeout(PATIENCE, look).await {
+        Ok(found) => found,
+        Err(_) => Err(Unfit::Unavailable(format!("no answer within {PATIENCE:?}"))),
+    }
 }
 
 /// Backends that have not answered yet. `ready` is set as soon as the first of all, the store, has.
@@ -63,7 +70,7 @@ impl Fitness {
     pub(super) async fn look(&mut self) -> Result<bool, Error> {
         let findings = look(&self.waiting).await;
         let mut still = Vec::new();
-        for (probe, Finding { name, found }) in std::mem::take(&mut self.waiting).into_iter().zip(findings) {
+        for (probe, Finding { name, found, .. }) in std::mem::take(&mut self.waiting).into_iter().zip(findings) {
             match found {
                 Ok(warnings) => {
                     for warning in warnings {

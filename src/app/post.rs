@@ -84,8 +84,8 @@ impl Post {
         users: &Arc<Users>,
         bell: &Arc<dyn Bell>,
         clock: &Clock,
-        fixed: Vec<Rule>,
-    ) -> Result<Self, Error> {
+        (channels, fixed): (Channels, Vec<Rule>),
+    ) -> Self {
         let c = &config.notifications;
         let records = || Arc::clone(&stores.records);
         let mut templates = Templates::new(records(), clock.clone());
@@ -101,7 +101,7 @@ impl Post {
             templates,
             suppressions: Suppressions::new(records(), clock.clone()),
             breakers: Breakers::new(Arc::clone(cache), records(), Arc::clone(bell), clock.clone()),
-            channels: Arc::new(Channels::open(config).map_err(|e| Error::Config(e.to_string()))?),
+            channels: Arc::new(channels),
             sink: Sink::new(records(), clock.clone()),
             links: Links::new(records(), public_url, clock.clone()),
             cache: Arc::clone(cache),
@@ -114,7 +114,7 @@ impl Post {
         };
         let rules = Rules::new(records(), fixed, clock.clone());
         let sender = Sender::new(judge.clone());
-        Ok(Self { judge, rules, sender })
+        Self { judge, rules, sender }
     }
 
     pub(super) fn register(&self, registry: &mut Registry) -> Result<(), String> {
