@@ -1,7 +1,7 @@
 //! Turns a configuration into stores, a broker, services and a registry.
 //!
-//! In two steps: a [`Plan`] is read and checked, which opens, connects and makes nothing; then it is built. So `app config
-//! check` refuses what a start refuses, in the same words.
+//! In two steps: a [`Plan`] is read and checked, which opens, connects and makes nothing; then it
+//! is built. So `app config check` refuses what a start refuses, in the same words.
 
 use std::sync::Arc;
 

@@ -30,8 +30,8 @@ pub async fn migrate(config: &Config) -> Result<(), Error> {
     migrated.and(closed)
 }
 
-/// Makes sure that there is an administrator with this e-mail address and password, and returns where.
-/// Makes no database unless `may_make` says so.
+/// Makes sure that there is an administrator with this e-mail address and password, and returns
+/// where. Makes no database unless `may_make` says so.
 ///
 /// # Errors
 /// If there is no database, it cannot be opened, or the address or password is refused.

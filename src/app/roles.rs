@@ -46,7 +46,7 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
     let metrics = telemetry::metrics::install();
     let app = build(config, Clock::system())?;
     let ended = live(role, &app, Door { listener, metrics }, started, &shutdown).await;
-    // Last, and whatever happened before: a copy of the one file is the whole database only after this.
+    // Last, whatever happened before: only after this is the one file the whole database.
     if let Err(e) = app.stores.close().await {
         tracing::error!(error = %e, store = %app.stores.place, "the database was not closed in good order");
         ended?;

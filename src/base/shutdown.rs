@@ -3,7 +3,8 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Tells every part of the process that it should stop. Passed down, never global, so that tests can run several.
+/// Tells every part of the process that it should stop. Passed down, never global, so that tests
+/// can run several.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     /// Cancelled when the process should finish what it does and take nothing new.
@@ -19,12 +20,12 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Turns SIGTERM, SIGINT and SIGHUP into requests for as long as the process lives: first drain,
-    /// then abort.
+    /// Turns SIGTERM, SIGINT and SIGHUP into requests for as long as the process lives: first
+    /// drain, then abort.
     ///
     /// SIGHUP, which a closing terminal sends, asks but never insists: the shell and the kernel may
-    /// each send one, and systemd's `SendSIGHUP=` sends one right behind SIGTERM. Who was started by
-    /// `nohup` goes on ignoring it.
+    /// each send one, and systemd's `SendSIGHUP=` sends one right behind SIGTERM. Who was started
+    /// by `nohup` goes on ignoring it.
     ///
     /// # Errors
     /// If the operating system refuses to install a signal handler.

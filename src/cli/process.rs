@@ -122,7 +122,7 @@ impl Overrides for BackendArgs {
 /// `app config …`
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Say whether the configuration is right
+    /// Say whether a start would take the configuration; asks no server, makes nothing
     Check {
         /// The role that is to run with it
         #[arg(long, value_enum, default_value_t = RoleArg::All)]

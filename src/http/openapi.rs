@@ -258,9 +258,9 @@ fn add_examples(operation: &mut Map<String, Value>, schemas: &Value) {
     }
 }
 
-/// Takes the examples of optional parameters and headers into the words. A page that shows the document
-/// fills examples in, and so would ask for one kind, one tag and last month of whoever only presses
-/// *Execute*, or submit two different jobs under one key.
+/// Moves the examples of optional parameters and headers into their descriptions. A page that shows
+/// the document fills examples in: whoever only presses *Execute* would ask for one kind, one tag
+/// and last month, or submit two different jobs under one key.
 fn empty_what_is_optional(operation: &mut Map<String, Value>) {
     let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
     let optional = parameters.into_iter().flatten().filter_map(Value::as_object_mut);

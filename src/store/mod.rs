@@ -127,7 +127,7 @@ impl Target {
     pub fn parse(url: &str) -> Result<Self, OpenError> {
         match url.split_once("://") {
             Some(("sqlite", path)) if !path.is_empty() => {
-                // Also a name that would mean something else to SQLite, such as `:memory:`, is a file's.
+                // A name that means something else to SQLite, such as `:memory:`, is a file's here.
                 let path = std::path::absolute(Path::new(path)).map_err(|e| {
                     OpenError::Url(format!("store.url is `{url}`, but the working directory cannot be read: {e}"))
                 })?;

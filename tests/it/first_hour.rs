@@ -1,5 +1,6 @@
-//! What a stranger does in the first hour: looks before the start, makes an administrator, follows the
-//! README. Nothing that only looks makes anything, and what is looked at is what the start looks at.
+//! What a stranger does in the first hour: looks before the start, makes an administrator, follows
+//! the README. Nothing that only looks makes anything, and what is looked at is what the start
+//! looks at.
 
 use std::collections::BTreeSet;
 

@@ -164,7 +164,7 @@ impl Mongo {
         Ok(Link { durable, lazy, transactions })
     }
 
-    /// The URL, which has no secrets any more, with the name of the database where it has none itself.
+    /// The masked URL, with the name of the database where the URL itself has none.
     pub(super) fn named(&self, url: &str) -> String {
         match self.target.default_database {
             Some(_) => url.to_owned(),

@@ -1,7 +1,8 @@
 //! The files of a database: which process owns them, and who else may read them.
 //!
-//! They hold password hashes, signing secrets and payloads, so what is made here is its owner's alone,
-//! whatever the umask. What an administrator made, or gave other rights, stays as it is, with a warning.
+//! They hold password hashes, signing secrets and payloads, so what is made here is its owner's
+//! alone, whatever the umask. What an administrator made, or gave other rights, stays as it is,
+//! with a warning.
 
 use std::{
     fs::{DirBuilder, File, Permissions, TryLockError},
@@ -17,7 +18,8 @@ use crate::base::store::StoreError;
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Rights of files that are made: the owner reads and writes. SQLite gives the log the database's rights.
+/// Rights of files that are made: the owner reads and writes. SQLite gives the log the database's
+/// rights.
 const FILE_MODE: u32 = 0o600;
 /// Rights of directories that are made.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -74,7 +76,8 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Makes the database's file, empty, if there is none. SQLite would make one that everybody can read.
+/// Makes the database's file, empty, if there is none. SQLite would make one that everybody can
+/// read.
 pub(super) fn make(path: &Path) -> Result<(), StoreError> {
     let failed =
         |e: io::Error| StoreError::Internal(format!("cannot make the database `{}` (store.url): {e}", path.display()));

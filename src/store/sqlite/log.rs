@@ -1,8 +1,9 @@
-//! Looks after the write-ahead log: copies it into the database when it is long, after whoever waited
-//! for the commit has been answered, and gives its space back when a reader made it far too long.
+//! Looks after the write-ahead log: copies it into the database when it is long, after whoever
+//! waited for the commit has been answered, and gives its space back when a reader made it far too
+//! long.
 //!
-//! Left to itself SQLite copies within the commit that makes the log too long, which then takes some
-//! milliseconds more, and never makes the file shorter.
+//! Left to itself SQLite copies within the commit that makes the log too long, which then takes
+//! some milliseconds more, and never makes the file shorter.
 
 use std::{
     path::{Path, PathBuf},
@@ -80,7 +81,8 @@ impl Log {
     pub(super) fn of(conn: &mut Connection, path: &Path, bounds: Bounds) -> Result<Self, rusqlite::Error> {
         let pages = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&pages);
-        // This hook is what SQLite's own checkpoints are made of; another one in its place ends them.
+        // This hook is what SQLite's own checkpoints are made of; another one in its place ends
+        // them.
         conn.wal_hook(Some(move |_: &mut Wal, pages| {
             told.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
@@ -120,15 +122,16 @@ impl Log {
         }
         match checkpoint(conn, "PASSIVE") {
             Ok(Copied::All) if self.size > self.bounds.kept => self.cut(conn),
-            // What a reader still needs stays; the checkpoint after the next commit goes on with it.
+            // What a reader still needs stays; the checkpoint after the next commit goes on with
+            // it.
             Ok(Copied::All | Copied::Part) => {}
             Err(e) => tracing::error!(error = %e, "cannot copy the write-ahead log into the database"),
         }
     }
 
-    /// Empties the file, all of which has been copied. A reader that began before the last checkpoint
-    /// ended may hold it: then the next commit's turn comes, and only if the log is far too long, a
-    /// short wait.
+    /// Empties the file, all of which has been copied. A reader that began before the last
+    /// checkpoint ended may hold it: then the next commit's turn comes, and only if the log is far
+    /// too long, a short wait.
     fn cut(&mut self, conn: &Connection) {
         let may_wait = self.size > self.bounds.far && self.waited.is_none_or(|at| at.elapsed() >= CUT_EVERY);
         let patience = if may_wait { CUT_PATIENCE } else { Duration::ZERO };

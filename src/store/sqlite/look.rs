@@ -1,5 +1,5 @@
-//! Looks at a database without opening it for good: makes no file, migrates nothing, takes no lock that
-//! a running process would notice.
+//! Looks at a database without opening it for good: makes no file, migrates nothing, takes no lock
+//! that a running process would notice.
 
 use std::path::{Path, PathBuf};
 
@@ -59,8 +59,8 @@ fn contents(path: &Path) -> Result<Contents, StoreError> {
     let (name, flags) = if file::log(path).exists() && file::log_index(path).exists() {
         (path.to_owned(), OpenFlags::SQLITE_OPEN_READ_ONLY)
     } else {
-        // To read a log SQLite makes the file by which connections share it; of a database that is said
-        // not to change it reads the one file, and makes none.
+        // To read a log SQLite makes the file by which connections share it; of a database that is
+        // said not to change it reads the one file, and makes none.
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         (PathBuf::from(unchanging(path)), flags)
     };

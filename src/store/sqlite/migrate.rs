@@ -30,7 +30,8 @@ pub(super) enum Contents {
     Database(usize),
 }
 
-/// Looks what the file holds. Refuses what is no database, or one of another program or of a newer version.
+/// Returns what the file holds. Refuses what is no database, or one of another program or of a
+/// newer version.
 pub(super) fn check(conn: &Connection, path: &Path) -> Result<Contents, StoreError> {
     let pragma = |name: &str| -> Result<i64, StoreError> {
         conn.pragma_query_value(None, name, |r| r.get(0)).map_err(|e| unusable(path, &e))

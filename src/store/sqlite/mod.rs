@@ -5,8 +5,10 @@
 //!        └──▶ reader channels ─▶ reader threads: snapshots of the last commit (WAL)
 //! ```
 //! The process owns the file (a lock file proves it), so counts of jobs by queue and state live in memory, follow each
-//! commit, and cost no query. A close ends the readers, then the writer, which copies the log into the database: the one
-//! file is then all there is.
+//! commit, and cost no query.
+//!
+//! A close ends the readers, then the writer, which copies the log into the database: the one file
+//! is then all there is.
 
 use std::{
     collections::HashMap,
@@ -143,11 +145,11 @@ impl Sqlite {
         }))
     }
 
-    /// Lets what was asked for end, and closes every connection. Blocks; a second call does nothing.
+    /// Lets what was asked for end and closes every connection. Blocks; a second call does nothing.
     fn end(&self) -> Result<(), StoreError> {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Threads { readers, writer }) = threads else { return Ok(()) };
-        // Readers first: a snapshot would hold the log. A thread that is gone already needs no word.
+        // Readers first: a snapshot would hold the log. A thread that is gone needs no word.
         for tx in &self.readers {
             drop(tx.send(None));
         }
