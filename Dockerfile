@@ -16,6 +16,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 # glibc and libgcc, root certificates, no shell, and a user without rights.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /app /usr/local/bin/app
+COPY LICENSE /usr/share/doc/app/LICENSE
+LABEL org.opencontainers.image.licenses="Apache-2.0"
 # Owned by the user, so that a fresh volume mounted here is, too.
 COPY --from=build --chown=nonroot:nonroot /data /data
 WORKDIR /data

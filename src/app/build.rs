@@ -1,4 +1,7 @@
 //! Turns a configuration into stores, a broker, services and a registry.
+//!
+//! In two steps: a [`Plan`] is read and checked, which opens, connects and makes nothing; then it
+//! is built. So `app config check` refuses what a start refuses, in the same words.
 
 use std::sync::Arc;
 
@@ -10,9 +13,9 @@ use crate::{
     base::{backoff::Backoff, clock::Clock, id::QueueName, probe::Probe, zone::Zones},
     broker::{self, Broker},
     cache::{self, Cache, Through},
-    config::{self, Config},
+    config::{self, AuthMode, Config, Role},
     events::Bell,
-    http::PostRooms,
+    http::{AuthRules, PostRooms},
     items::{Items, service::CACHED_SHAPE},
     jobs::{
         announce::Listened,
@@ -20,7 +23,9 @@ use crate::{
         retention::Rule,
         service::{Jobs, Limits},
     },
-    kinds, scheduler,
+    kinds,
+    notifications::{channels::Channels, rules},
+    scheduler,
     store::{self, Stores},
     users::{
         Users,
@@ -59,22 +64,79 @@ pub struct App {
     pub probes: Vec<Arc<dyn Probe>>,
 }
 
+/// What a configuration says, checked as far as can be without asking anybody.
+pub(super) struct Plan {
+    pub(super) target: store::Target,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) cache: Arc<dyn Cache>,
+    pub(super) zones: Zones,
+    rules: Vec<rules::Rule>,
+    channels: Channels,
+}
+
+impl Plan {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A sentence that names the key at fault.
+    pub(super) fn of(config: &Config, clock: &Clock) -> Result<Self, Error> {
+        auth_rules(config)?;
+        Ok(Self {
+            rules: fixed_rules(config)?,
+            zones: open_zones(config)?,
+            channels: Channels::open(config).map_err(|e| Error::Config(e.to_string()))?,
+            broker: broker::connect(&config.broker.url, &broker_options(config))
+                .map_err(|e| Error::Config(e.to_string()))?,
+            cache: open_cache(config, clock)?,
+            target: store::Target::parse(&config.store.url)?,
+        })
+    }
+}
+
+/// Checks what a start of `role` checks before it opens anything.
+///
+/// # Errors
+/// The sentence with which the start would end.
+pub fn check(config: &Config, role: Role) -> Result<(), Error> {
+    check_role(config, role)?;
+    Plan::of(config, &Clock::system()).map(drop)
+}
+
+/// Checks what concerns the role.
+pub(super) fn check_role(config: &Config, role: Role) -> Result<(), Error> {
+    let wrong = |e: config::Error| Error::Config(e.to_string());
+    config.check_role(role).map_err(wrong)?;
+    config.check_exposure(role).map_err(wrong)?;
+    config.check_keys(role).map_err(wrong)
+}
+
+/// Who may call.
+pub(super) fn auth_rules(c: &Config) -> Result<AuthRules, Error> {
+    let wrong = |e| Error::Config(format!("`auth.client_header` is no header's name: {e}"));
+    let client_header = match c.auth.client_header.as_str() {
+        "" => None,
+        name => Some(name.parse().map_err(wrong)?),
+    };
+    Ok(AuthRules { required: c.auth.mode == AuthMode::Required, client_header })
+}
+
 /// Opens what the configuration names.
 ///
 /// # Errors
 /// A sentence, if a backend cannot be opened or a kind is wrong.
 pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
+    let plan = Plan::of(&config, &clock)?;
+    assemble(plan, config, clock)
+}
+
+/// Opens what has been read. What is wrong was found before, so it leaves no new database behind.
+pub(super) fn assemble(plan: Plan, config: Config, clock: Clock) -> Result<App, Error> {
+    let Plan { target, broker, cache, zones, rules, channels } = plan;
     let sync = match config.store.sync {
         config::Sync::Full => store::Sync::Full,
         config::Sync::Normal => store::Sync::Normal,
     };
-    // These first: what is wrong must not leave a new database behind.
-    let rules = fixed_rules(&config)?;
-    let zones = open_zones(&config)?;
-    let broker =
-        broker::connect(&config.broker.url, &broker_options(&config)).map_err(|e| Error::Config(e.to_string()))?;
-    let cache = open_cache(&config, &clock)?;
-    let stores = store::open(&config.store.url, sync)?;
+    let stores = target.open(sync)?;
     let wrong = |e: String| Error::Config(e);
     let mut registry = Registry::new(Defaults {
         queue: QueueName::new("default").map_err(wrong)?,
@@ -88,7 +150,8 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
     let doorbell = Arc::new(Doorbell::default());
     let bell = Arc::clone(&doorbell) as Arc<dyn Bell>;
     let users = Arc::new(open_users(&config, &stores, &cache, Arc::clone(&bell), &clock, &zones)?);
-    let post = Post::open(&config, &stores, &cache, &users, &bell, &clock, Read { rules, zones: zones.clone() })?;
+    let read = Read { channels, rules, zones: zones.clone() };
+    let post = Post::open(&config, &stores, &cache, &users, &bell, &clock, read);
     post.register(&mut registry).map_err(wrong)?;
     let registry = Arc::new(registry);
     let jobs = Arc::new(Jobs::new(
@@ -131,7 +194,7 @@ pub fn build(config: Config, clock: Clock) -> Result<App, Error> {
 ///
 /// # Errors
 /// A sentence, if the host has none.
-pub fn open_zones(config: &Config) -> Result<Zones, Error> {
+fn open_zones(config: &Config) -> Result<Zones, Error> {
     match config.time.zones {
         config::ZoneSource::Bundled => Ok(Zones::bundled()),
         config::ZoneSource::Host => Zones::host().map_err(|e| {

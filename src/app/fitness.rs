@@ -14,14 +14,14 @@ use std::{
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error};
+use super::Error;
 use crate::{
     base::{
         backoff::Backoff,
         id::QueueName,
         probe::{Probe, Unfit},
     },
-    broker::{BrokerError, Control},
+    broker::{Broker, BrokerError, Control},
 };
 
 /// How long one look may take.
@@ -33,6 +33,8 @@ const AGAIN: Backoff = Backoff { base_ms: 500, cap_ms: 10_000 };
 pub struct Finding {
     /// The backend's name.
     pub name: &'static str,
+    /// Where it is, where that is known.
+    pub place: Option<String>,
     /// Warnings about its settings, or why it cannot be used.
     pub found: Result<Vec<String>, Unfit>,
 }
@@ -40,29 +42,33 @@ pub struct Finding {
 /// Looks at every backend once, at all of them together.
 pub(super) async fn look(probes: &[Arc<dyn Probe>]) -> Vec<Finding> {
     join_all(probes.iter().map(|p| async {
-        let found = match tokio::time::timeout(PATIENCE, p.inspect()).await {
-            Ok(found) => found,
-            Err(_) => Err(Unfit::Unavailable(format!("no answer within {PATIENCE:?}"))),
-        };
-        Finding { name: p.name(), found }
+        let found = bounded(p.inspect()).await;
+        Finding { name: p.name(), place: None, found }
     }))
     .await
 }
 
-/// What the broker's server refuses: a sentence for each queue of the worker's, and for broadcasts.
-pub(super) async fn refusals(app: &App) -> Vec<String> {
-    let queues: Vec<QueueName> = app.config.worker.queues.0.iter().map(|(queue, _)| queue.clone()).collect();
+/// What the broker's server refuses: a sentence for each queue that is there, and for broadcasts.
+pub(super) async fn refusals(broker: &dyn Broker, queues: &[QueueName]) -> Vec<String> {
     let told = |e: BrokerError| match e {
         BrokerError::Refused(refused) => refused.into_iter().map(|r| r.why).collect(),
         other => vec![other.to_string()],
     };
-    let mut all = app.broker.declare(&queues).await.err().map(told).unwrap_or_default();
-    let ping = async { app.broker.broadcast(&Control::QueuesChanged).await };
-    let heard = async { app.broker.listen().await.map(drop) };
-    let mut parts: Vec<String> = [ping.await, heard.await].into_iter().filter_map(Result::err).flat_map(told).collect();
+    let mut all = broker.examine(queues).await.err().map(told).unwrap_or_default();
+    let said = broker.broadcast(&Control::QueuesChanged).await;
+    let heard = broker.listen().await.map(drop);
+    let mut parts: Vec<String> = [said, heard].into_iter().filter_map(Result::err).flat_map(told).collect();
     parts.dedup();
     all.extend(parts);
     all
+}
+
+/// Bounds one look.
+pub(super) async fn bounded<T>(look: impl Future<Output = Result<T, Unfit>>) -> Result<T, Unfit> {
+    match tokio::time::timeout(PATIENCE, look).await {
+        Ok(found) => found,
+        Err(_) => Err(Unfit::Unavailable(format!("no answer within {PATIENCE:?}"))),
+    }
 }
 
 /// Backends that have not answered yet. `ready` is set as soon as the first of all, the store, has.
@@ -83,7 +89,7 @@ impl Fitness {
     pub(super) async fn look(&mut self) -> Result<bool, Error> {
         let findings = look(&self.waiting).await;
         let mut still = Vec::new();
-        for (probe, Finding { name, found }) in std::mem::take(&mut self.waiting).into_iter().zip(findings) {
+        for (probe, Finding { name, found, .. }) in std::mem::take(&mut self.waiting).into_iter().zip(findings) {
             match found {
                 Ok(warnings) => {
                     for warning in warnings {

@@ -3,14 +3,16 @@
 //! The only room that sees adapters; everyone else sees ports.
 
 mod build;
+mod direct;
 mod fitness;
 mod post;
 mod roles;
 mod timekeeper;
 
-pub use build::{App, build, open_zones};
+pub use build::{App, build, check};
+pub use direct::{Report, create_admin, inspect, migrate, openapi_json, place};
 pub use fitness::Finding;
-pub use roles::{create_admin, inspect, migrate, openapi_json, run, run_until};
+pub use roles::{run, run_until};
 
 /// Why the program ended other than in good order. The text is one sentence for whoever started it.
 #[derive(Debug, thiserror::Error)]

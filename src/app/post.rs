@@ -67,6 +67,8 @@ pub(super) struct Post {
 
 /// What the configuration says and was read before anything was opened.
 pub(super) struct Read {
+    /// The ways out.
+    pub(super) channels: Channels,
     /// Rules besides those made by the API.
     pub(super) rules: Vec<Rule>,
     /// Time zones.
@@ -92,8 +94,8 @@ impl Post {
         users: &Arc<Users>,
         bell: &Arc<dyn Bell>,
         clock: &Clock,
-        Read { rules: fixed, zones }: Read,
-    ) -> Result<Self, Error> {
+        Read { channels, rules: fixed, zones }: Read,
+    ) -> Self {
         let c = &config.notifications;
         let records = || Arc::clone(&stores.records);
         let mut templates = Templates::new(records(), clock.clone(), zones.clone());
@@ -109,7 +111,7 @@ impl Post {
             templates,
             suppressions: Suppressions::new(records(), clock.clone()),
             breakers: Breakers::new(Arc::clone(cache), records(), Arc::clone(bell), clock.clone()),
-            channels: Arc::new(Channels::open(config).map_err(|e| Error::Config(e.to_string()))?),
+            channels: Arc::new(channels),
             sink: Sink::new(records(), clock.clone()),
             links: Links::new(records(), public_url, clock.clone()),
             cache: Arc::clone(cache),
@@ -123,7 +125,7 @@ impl Post {
         };
         let rules = Rules::new(records(), fixed, clock.clone());
         let sender = Sender::new(judge.clone());
-        Ok(Self { judge, rules, sender })
+        Self { judge, rules, sender }
     }
 
     pub(super) fn register(&self, registry: &mut Registry) -> Result<(), String> {

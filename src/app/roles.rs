@@ -11,17 +11,16 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    App, Error, Finding, build,
-    fitness::{self, Fitness},
+    App, Error,
+    build::{auth_rules, build, check_role},
+    fitness::Fitness,
     timekeeper::Timekeeper,
 };
 use crate::{
-    base::{clock::Clock, probe::Unfit, secret::Secret, shutdown::Shutdown},
+    base::{clock::Clock, shutdown::Shutdown},
     config::{AuthMode, Config, LogRequests, Role},
-    http::{self, AuthRules, Bodies, HttpLimits, HttpState, OriginRules, RequestLog, ServeOptions, Surface},
-    scheduler, store, telemetry,
-    users::AdminMade,
-    worker,
+    http::{self, Bodies, HttpLimits, HttpState, OriginRules, RequestLog, ServeOptions, Surface},
+    scheduler, telemetry, worker,
 };
 
 /// Runs `role` until a signal ends it.
@@ -40,22 +39,47 @@ pub async fn run(role: Role, config: Config) -> Result<(), Error> {
 /// If it cannot start, or a part of it ends badly.
 pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let started = std::time::Instant::now();
+    check_role(&config, role)?;
     // The port first: a second start by mistake must not touch anything.
     let bind = if role.listens() { Some(config.http.bind) } else { config.probe.bind };
     let listener = bind.map(http::listen).transpose().map_err(Error::Failed)?;
-    let surface = if role.listens() { Surface::Api } else { Surface::Probes };
     let metrics = telemetry::metrics::install();
     let app = build(config, Clock::system())?;
-    let ready = Arc::new(AtomicBool::new(false));
+    let ended = live(role, &app, Door { listener, metrics }, started, &shutdown).await;
+    // Last, whatever happened before: only after this is the one file the whole database.
+    if let Err(e) = app.stores.close().await {
+        tracing::error!(error = %e, store = %app.stores.place, "the database was not closed in good order");
+        ended?;
+        return Err(Error::Failed(format!("{} was not closed in good order: {e}", app.stores.place)));
+    }
+    ended?;
+    tracing::info!("stopped");
+    Ok(())
+}
 
+/// Where a role is spoken to.
+struct Door {
+    listener: Option<TcpListener>,
+    metrics: PrometheusHandle,
+}
+
+/// From the opened backends to the end of the last part.
+async fn live(
+    role: Role,
+    app: &App,
+    door: Door,
+    started: std::time::Instant,
+    shutdown: &Shutdown,
+) -> Result<(), Error> {
+    let Door { listener, metrics } = door;
+    let surface = if role.listens() { Surface::Api } else { Surface::Probes };
+    let ready = Arc::new(AtomicBool::new(false));
     let stop_last = CancellationToken::new();
     let upkeep = tokio::spawn(telemetry::metrics::upkeep(metrics.clone(), stop_last.clone()));
-    let server =
-        listener.map(|l| serve(&app, surface, l, metrics, Arc::clone(&ready), shutdown.clone())).transpose()?;
+    let server = listener.map(|l| serve(app, surface, l, metrics, Arc::clone(&ready), shutdown.clone())).transpose()?;
 
-    let mut fitness = Fitness::new(&app.probes, Arc::clone(&ready));
-    let all_answered = match fitness.look().await {
-        Ok(all) => all,
+    let (fitness, (scheduler, worker)) = match begin(role, app, ready, &stop_last, shutdown).await {
+        Ok(begun) => begun,
         Err(e) => {
             shutdown.drain.cancel();
             stop_last.cancel();
@@ -63,21 +87,11 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
             return Err(e);
         }
     };
-    let fitness = (!all_answered).then(|| {
-        let (stop, shutdown) = (stop_last.clone(), shutdown.clone());
-        tokio::spawn(async move {
-            let ended = fitness.wait(stop).await;
-            if ended.is_err() {
-                shutdown.drain.cancel();
-            }
-            ended
-        })
-    });
-    let (scheduler, worker) = start_parts(role, &app, &stop_last, &shutdown).await?;
     tracing::info!(
         role = role.name(),
         version = env!("CARGO_PKG_VERSION"),
         time_zones = %app.zones,
+        store = %app.stores.place,
         ms = started.elapsed().as_millis() as u64,
         "ready"
     );
@@ -89,15 +103,37 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
     if let Some(Ok(Err(e))) = join_some(fitness).await {
         return Err(e);
     }
-    if ended_well {
-        tracing::info!("stopped");
-        Ok(())
-    } else {
-        Err(Error::Failed("a part of the process ended badly, see the log".into()))
+    match ended_well {
+        true => Ok(()),
+        false => Err(Error::Failed("a part of the process ended badly, see the log".into())),
     }
 }
 
 type Part = Option<JoinHandle<()>>;
+/// Waits for backends that have not answered yet.
+type Waiting = Option<JoinHandle<Result<(), Error>>>;
+
+/// Looks at the backends, and starts the parts of `role`.
+async fn begin(
+    role: Role,
+    app: &App,
+    ready: Arc<AtomicBool>,
+    stop_last: &CancellationToken,
+    shutdown: &Shutdown,
+) -> Result<(Waiting, (Part, Part)), Error> {
+    let mut fitness = Fitness::new(&app.probes, ready);
+    let waiting = (!fitness.look().await?).then(|| {
+        let (stop, shutdown) = (stop_last.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let ended = fitness.wait(stop).await;
+            if ended.is_err() {
+                shutdown.drain.cancel();
+            }
+            ended
+        })
+    });
+    Ok((waiting, start_parts(role, app, stop_last, shutdown).await?))
+}
 
 /// Starts the scheduler and the worker, as far as they are part of `role`.
 async fn start_parts(
@@ -157,6 +193,9 @@ fn serve(
     shutdown: Shutdown,
 ) -> Result<JoinHandle<std::io::Result<()>>, Error> {
     let c = &app.config;
+    if c.auth.mode == AuthMode::Required && c.auth.jwt_keys.is_empty() {
+        tracing::warn!("auth.jwt_keys is empty, tokens end when this process does");
+    }
     let state = Arc::new(HttpState {
         items: Arc::clone(&app.items),
         jobs: Arc::clone(&app.jobs),
@@ -198,19 +237,6 @@ fn serve(
     }))
 }
 
-fn auth_rules(c: &Config) -> Result<AuthRules, Error> {
-    let required = c.auth.mode == AuthMode::Required;
-    if required && c.auth.jwt_keys.is_empty() {
-        tracing::warn!("auth.jwt_keys is empty, tokens end when this process does");
-    }
-    let wrong = |e| Error::Config(format!("`auth.client_header` is no header's name: {e}"));
-    let client_header = match c.auth.client_header.as_str() {
-        "" => None,
-        name => Some(name.parse().map_err(wrong)?),
-    };
-    Ok(AuthRules { required, client_header })
-}
-
 async fn join(part: &'static str, task: Part) -> bool {
     let Some(task) = task else { return true };
     match task.await {
@@ -236,58 +262,4 @@ async fn joined_server(task: Option<JoinHandle<std::io::Result<()>>>) -> bool {
     };
     tracing::error!(part = "http", error, "a part of the process ended badly");
     false
-}
-
-/// Brings the store to the newest schema.
-///
-/// # Errors
-/// If the store cannot be opened or changed.
-pub async fn migrate(config: &Config) -> Result<(), Error> {
-    let stores = store::open(&config.store.url, store::Sync::Full)?;
-    match stores.probe.inspect().await {
-        Ok(_warnings) => Ok(()),
-        Err(Unfit::Refused(e)) => Err(Error::Config(e)),
-        Err(Unfit::Unavailable(e)) => Err(Error::Failed(e)),
-    }
-}
-
-/// Sees to it that there is an administrator with this e-mail address and password.
-///
-/// # Errors
-/// If the store cannot be opened, or the address or password is refused.
-pub async fn create_admin(
-    config: Config,
-    email: &str,
-    name: Option<&str>,
-    password: Secret,
-) -> Result<AdminMade, Error> {
-    let app = build(config, Clock::system())?;
-    match app.stores.probe.inspect().await {
-        Ok(_warnings) => {}
-        Err(Unfit::Refused(e)) => return Err(Error::Config(e)),
-        Err(Unfit::Unavailable(e)) => return Err(Error::Failed(e)),
-    }
-    app.users.create_admin(email, name, password).await.map_err(|e| Error::Failed(e.to_string()))
-}
-
-/// Looks at every backend that the configuration names: whether it lets this program in, which settings put at risk
-/// what is promised, and which queues and rights are refused. Queues of `worker.queues` are made, as a worker would.
-///
-/// # Errors
-/// If the configuration cannot be used.
-pub async fn inspect(config: Config) -> Result<Vec<Finding>, Error> {
-    let app = build(config, Clock::system())?;
-    let mut findings = fitness::look(&app.probes).await;
-    let refused = fitness::refusals(&app).await;
-    // The second is the broker: see `build`.
-    if let Some(Finding { found: Ok(warnings), .. }) = findings.get_mut(1) {
-        warnings.extend(refused);
-    }
-    Ok(findings)
-}
-
-/// The OpenAPI document of the HTTP API.
-#[must_use]
-pub fn openapi_json() -> String {
-    format!("{:#}", http::document())
 }

@@ -77,8 +77,8 @@ impl Broker for Counted {
         Ok(Box::new(CountedConsumer(self.0.consumer().await?)))
     }
 
-    async fn declare(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
-        self.0.declare(queues).await
+    async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
+        self.0.examine(queues).await
     }
 
     fn set_aside(&self) -> Vec<SetAside> {

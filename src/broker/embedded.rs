@@ -126,7 +126,7 @@ impl Broker for Embedded {
         Ok(Box::new(EmbeddedConsumer { shared: Arc::clone(&self.0), taken: HashMap::new(), next_tag: 0 }))
     }
 
-    async fn declare(&self, _queues: &[QueueName]) -> Result<(), BrokerError> {
+    async fn examine(&self, _queues: &[QueueName]) -> Result<(), BrokerError> {
         Ok(())
     }
 

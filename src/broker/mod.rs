@@ -113,12 +113,12 @@ pub trait Broker: Probe {
     /// If the broker cannot be reached.
     async fn consumer(&self) -> Result<Box<dyn Consumer>, BrokerError>;
 
-    /// Makes sure that these queues can be published to and taken from: makes what is missing, and tries what can be
-    /// tried without taking anything.
+    /// Looks whether these queues can be published to and taken from, by what can be tried without taking anything. Makes
+    /// none: of a queue that is not there yet nothing is known.
     ///
     /// # Errors
     /// [`BrokerError::Refused`] with those that cannot; or if the broker cannot be reached.
-    async fn declare(&self, queues: &[QueueName]) -> Result<(), BrokerError>;
+    async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError>;
 
     /// The queues that the server refuses to this process, as far as it has tried of late.
     fn set_aside(&self) -> Vec<SetAside>;

@@ -25,7 +25,7 @@ pub(super) enum DeadCommand {
         /// The job
         id: JobId,
     },
-    /// Queue dead letters again, all that match
+    /// Queue dead letters again, all that match; without a filter, all there are, which wants --yes
     Replay {
         #[command(flatten)]
         filter: MatchArgs,
@@ -38,6 +38,9 @@ pub(super) enum DeadCommand {
         /// Only say how many match
         #[arg(long)]
         dry_run: bool,
+        /// Yes, all of them, if there is no filter
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         edit: EditArgs,
     },
@@ -84,6 +87,20 @@ pub(super) struct MatchArgs {
     #[arg(long, value_parser = Timestamp::parse, value_name = "RFC3339")]
     #[serde(skip_serializing_if = "Option::is_none")]
     created_before: Option<Timestamp>,
+}
+
+impl MatchArgs {
+    /// Whether every dead letter matches.
+    const fn is_empty(&self) -> bool {
+        let Self { ids, kind, queue, tag, error_contains, created_after, created_before } = self;
+        ids.is_empty()
+            && kind.is_none()
+            && queue.is_none()
+            && tag.is_none()
+            && error_contains.is_none()
+            && created_after.is_none()
+            && created_before.is_none()
+    }
 }
 
 /// What to change in the jobs that are run again.
@@ -134,8 +151,13 @@ pub(super) async fn run(server: &ServerArgs, command: DeadCommand) -> Result<(),
     match command {
         DeadCommand::List(filter) => jobs::list(&client, json, "dead-letters", &filter, None).await,
         DeadCommand::Show { id } => jobs::show(&client, json, id).await,
-        DeadCommand::Replay { filter, rate, limit, dry_run, edit } => {
-            let bulk = Bulk { filter: &filter, dry_run, rate, limit, edit: edit_of(&edit)? };
+        DeadCommand::Replay { filter, rate, limit, dry_run, yes, edit } => {
+            let mut bulk = Bulk { filter: &filter, dry_run, rate, limit, edit: edit_of(&edit)? };
+            if !dry_run && !yes && filter.is_empty() {
+                bulk.dry_run = true;
+                confirm_all(&client, &bulk).await?;
+                bulk.dry_run = false;
+            }
             act(&client, json, "replay", &bulk, "replayed").await
         }
         DeadCommand::Discard { filter, dry_run, yes } => {
@@ -160,6 +182,22 @@ fn edit_of(args: &EditArgs) -> Result<Option<Edit<'_>>, Failure> {
     let empty =
         edit.queue.is_none() && edit.priority.is_none() && edit.payload.is_none() && edit.max_attempts.is_none();
     Ok((!empty).then_some(edit))
+}
+
+/// Refuses to run every dead letter again without a word, and says how many there are.
+async fn confirm_all(client: &Client, dry_run: &Bulk<'_>) -> Result<(), Failure> {
+    let reply = client.post(&["api", "v1", "dead-letters", "replay"], Some(dry_run), &[]).await?.body;
+    match reply.get("matched").and_then(Value::as_u64) {
+        Some(0) => Ok(()),
+        _ => Err(Failure::new(
+            USAGE,
+            format!(
+                "without a filter this runs all {} dead letters again: confirm with --yes, or choose some by id, --kind, \
+                 --queue, --tag, --error-contains, --created-after or --created-before",
+                field(&reply, "matched")
+            ),
+        )),
+    }
 }
 
 async fn act(client: &Client, json: bool, verb: &str, bulk: &Bulk<'_>, done: &str) -> Result<(), Failure> {

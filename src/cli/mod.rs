@@ -115,7 +115,8 @@ enum Command {
         #[command(flatten)]
         backends: process::BackendArgs,
     },
-    /// Look at every backend: whether it lets this program in, and which of its settings may lose data
+    /// Look at every backend: whether it lets this program in, and which of its settings may lose data;
+    /// makes and changes nothing
     Doctor {
         #[command(flatten)]
         backends: process::BackendArgs,

@@ -122,7 +122,7 @@ impl Overrides for BackendArgs {
 /// `app config …`
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Say whether the configuration is right
+    /// Say whether a start would take the configuration; asks no server, makes nothing
     Check {
         /// The role that is to run with it
         #[arg(long, value_enum, default_value_t = RoleArg::All)]
@@ -160,7 +160,6 @@ pub(super) fn run_role(
     port: Option<u16>,
 ) -> Result<(), Failure> {
     let config = load(global, flags, port)?;
-    check(&config, role)?;
     block_on(&config.clone(), app::run(role, config))
 }
 
@@ -173,10 +172,12 @@ pub(super) fn run_migrate(global: &GlobalArgs, flags: &[&dyn Overrides]) -> Resu
 /// Looks at every backend and says what it found.
 pub(super) fn run_doctor(global: &GlobalArgs, flags: &[&dyn Overrides]) -> Result<(), Failure> {
     let config = load(global, flags, None)?;
-    print::line(&format!("time zones: {}", app::open_zones(&config)?))?;
-    block_on(&config.clone(), async {
+    block_on(&config, async {
         let mut faults = 0;
-        for app::Finding { name, found } in app::inspect(config).await? {
+        let app::Report { zones, findings } = app::inspect(&config).await?;
+        let said = |line: &str| print::line(line).map_err(|e| app::Error::Failed(e.to_string()));
+        said(&format!("time zones: {zones}"))?;
+        for app::Finding { name, place, found } in findings {
             let (state, sentences) = match found {
                 Ok(warnings) if warnings.is_empty() => ("ok", Vec::new()),
                 Ok(warnings) => ("warning", warnings),
@@ -184,9 +185,11 @@ pub(super) fn run_doctor(global: &GlobalArgs, flags: &[&dyn Overrides]) -> Resul
                 Err(Unfit::Refused(e)) => ("refused", vec![e]),
             };
             faults += usize::from(state != "ok");
-            let lines = std::iter::once(format!("{name}: {state}")).chain(sentences.iter().map(|s| format!("  {s}")));
+            let place = place.map(|p| format!(" ({p})")).unwrap_or_default();
+            let first = format!("{name}: {state}{place}");
+            let lines = std::iter::once(first).chain(sentences.iter().map(|s| format!("  {s}")));
             for line in lines {
-                print::line(&line).map_err(|e| app::Error::Failed(e.to_string()))?;
+                said(&line)?;
             }
         }
         match faults {
@@ -206,10 +209,18 @@ pub(super) fn run_config(
     let config = load(global, flags, port)?;
     match command {
         ConfigCommand::Check { role } => {
-            check(&config, Role::from(*role))?;
-            print::line(&format!("the configuration is right for `app {}`", Role::from(*role).name()))
+            let role = Role::from(*role);
+            // In the runtime in which a start does the same.
+            block_on(&config, async { app::check(&config, role) })?;
+            print::line(&format!("the configuration is right for `app {}`", role.name()))
         }
-        ConfigCommand::Show => print::line(config::show::toml(&config)?.trim_end()),
+        ConfigCommand::Show => {
+            let place = match app::place(&config) {
+                Ok(place) => format!("# The database is {place}"),
+                Err(e) => format!("# {e}"),
+            };
+            print::line(&format!("{place}\n\n{}", config::show::toml(&config)?.trim_end()))
+        }
     }
 }
 
@@ -235,13 +246,6 @@ fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect()
-}
-
-fn check(config: &Config, role: Role) -> Result<(), Failure> {
-    config.check_role(role)?;
-    config.check_exposure(role)?;
-    config.check_keys(role)?;
-    Ok(())
 }
 
 pub(super) fn block_on(config: &Config, future: impl Future<Output = Result<(), app::Error>>) -> Result<(), Failure> {

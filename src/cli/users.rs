@@ -36,20 +36,24 @@ pub(super) enum UsersCommand {
         /// A file that holds the password; `-` for standard input
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        /// Make a new database if `store.url` names none that exists
+        #[arg(long)]
+        create: bool,
     },
 }
 
 pub(super) fn run(command: UsersCommand, global: &GlobalArgs, flags: &[&dyn Overrides]) -> Result<(), Failure> {
-    let UsersCommand::CreateAdmin { email, name, password_file } = command;
+    let UsersCommand::CreateAdmin { email, name, password_file, create } = command;
     let config = load(global, flags, None)?;
     let password = password(password_file)?;
     block_on(&config.clone(), async {
-        let (what, user) = match app::create_admin(config, &email, name.as_deref(), password).await? {
+        let (made, place) = app::create_admin(config, create, &email, name.as_deref(), password).await?;
+        let (what, user) = match made {
             AdminMade::Created(user) => ("made administrator", user),
             AdminMade::Changed(user) => ("changed user into administrator, with this password:", user),
             AdminMade::Unchanged(user) => ("nothing to do, there is administrator", user),
         };
-        let line = format!("{what} {} ({})", user.email, user.id);
+        let line = format!("{what} {} ({}) in {place}", user.email, user.id);
         print::line(&line).map_err(|e| app::Error::Failed(e.to_string()))
     })
 }

@@ -150,6 +150,7 @@ pub fn document() -> Value {
             complete_problems(responses, path);
         }
         add_examples(operation, &schemas);
+        empty_what_is_optional(operation);
     });
     add_aliases(&mut document);
     if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
@@ -258,6 +259,24 @@ fn add_examples(operation: &mut Map<String, Value>, schemas: &Value) {
         let example = name.and_then(|name| schemas.get(name)?.get("example")).cloned();
         if let (Some(media), Some(example)) = (media.as_object_mut(), example) {
             media.entry("example").or_insert(example);
+        }
+    }
+}
+
+/// Moves the examples of optional parameters and headers into their descriptions. A page that shows
+/// the document fills examples in: whoever only presses *Execute* would ask for one kind, one tag
+/// and last month, or submit two different jobs under one key.
+fn empty_what_is_optional(operation: &mut Map<String, Value>) {
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    let optional = parameters.into_iter().flatten().filter_map(Value::as_object_mut);
+    for parameter in optional.filter(|p| p.get("required") != Some(&Value::Bool(true))) {
+        let Some(example) = parameter.remove("example") else { continue };
+        let example = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
+        if let Some(Value::String(text)) = parameter.get_mut("description")
+            && !text.contains(&example)
+        {
+            let end = if text.ends_with('.') { "" } else { "." };
+            text.push_str(&format!("{end} For example `{example}`."));
         }
     }
 }

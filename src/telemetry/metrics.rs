@@ -88,6 +88,8 @@ metrics_table! {
     STORE_OPS = "app_store_ops_total", Counter, Count, [], "Operations written to the store.";
     STORE_COMMIT_DURATION = "app_store_commit_duration_seconds", Histogram(COMMIT_SECONDS), Seconds, [],
         "Time that one commit took, with its sync to disk.";
+    STORE_LOG = "app_store_log_bytes", Gauge, Bytes, [],
+        "Size of SQLite's write-ahead log; far above 64 MiB, something holds it, such as a reader or a backup.";
     BROKER_PUBLISHED = "app_broker_published_total", Counter, Count, ["queue"], "Wake-ups that the broker took.";
     BROKER_CONSUMED = "app_broker_consumed_total", Counter, Count, ["queue"], "Wake-ups taken from the broker.";
     BROKER_PUBLISH_FAILURES = "app_broker_publish_failures_total", Counter, Count, [],

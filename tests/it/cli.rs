@@ -153,12 +153,24 @@ async fn dead_letters_are_listed_replayed_and_discarded() {
     assert!(cli.fails(&["dead", "replay", "--set-payload", "{not json"], 2).await.contains("is not JSON"));
     assert!(cli.fails(&["dead", "replay", "--set-max-attempts", "0"], 5).await.contains("edit.max_attempts"));
 
+    // Without a filter all of them are meant, which is asked first.
+    let asked = cli.fails(&["dead", "replay", "--rate", "1000"], 2).await;
+    assert!(asked.contains("all 1 dead letters") && asked.contains("--yes"), "{asked}");
+    let dry = cli.ok(&["dead", "replay", "--dry-run"]).await;
+    assert_eq!(dry, "1 dead letters match; nothing was changed");
+    assert_eq!(ids(&cli.json(&["dead", "list"]).await), [dead[0].as_str()]);
+    assert_eq!(cli.ok(&["dead", "replay", "--yes"]).await, "1 of 1 matching dead letters replayed");
+    until_state(&cli, &dead[0], "failed").await;
+    assert_eq!(cli.ok(&["dead", "replay", &dead[0]]).await, "1 of 1 matching dead letters replayed");
+    until_state(&cli, &dead[0], "failed").await;
+
     assert!(cli.fails(&["dead", "discard"], 2).await.contains("--yes"));
     let dry = cli.json(&["dead", "discard", "--dry-run"]).await;
     assert_eq!(dry, json!({"matched": 1, "discarded": 0, "dry_run": true}));
     let none = cli.json(&["dead", "discard", "--error-contains", "other", "--yes"]).await;
     assert_eq!(none["matched"], 0);
     assert_eq!(cli.ok(&["dead", "discard", "--yes"]).await, "1 of 1 matching dead letters discarded");
+    assert_eq!(cli.ok(&["dead", "replay"]).await, "0 of 0 matching dead letters replayed");
     assert_eq!(cli.json(&["dead", "list"]).await["data"], json!([]));
     assert!(cli.fails(&["jobs", "show", &dead[0]], 5).await.contains("status 404"));
 }

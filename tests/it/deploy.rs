@@ -49,3 +49,24 @@ fn no_password_is_in_the_deployment() {
     }
     assert!(file(".gitignore").lines().any(|l| l == "/deploy/.env"));
 }
+
+/// Whoever gets the program gets its licence, whole.
+#[test]
+fn the_licence_goes_with_the_program() {
+    let licence = file("LICENSE");
+    for part in ["Version 2.0, January 2004", "TERMS AND CONDITIONS", "END OF TERMS AND CONDITIONS", "9. Accepting"] {
+        assert!(licence.contains(part), "{part}");
+    }
+    assert!(file("Cargo.toml").contains("license = \"Apache-2.0\""));
+    assert!(file("Dockerfile").contains("COPY LICENSE ") && file(".dockerignore").contains("\n!LICENSE\n"));
+    assert!(file("README.md").contains("](LICENSE)") && file("README.md").contains("](SECURITY.md)"));
+}
+
+/// What is missing is read before the first command is typed.
+#[test]
+fn the_readme_says_early_what_is_missing() {
+    let readme = file("README.md");
+    let headings: Vec<&str> = readme.lines().filter_map(|l| l.strip_prefix("## ")).collect();
+    assert_eq!(headings.first(), Some(&"What it does not do yet"), "{headings:?}");
+    assert!(file("SECURITY.md").contains("private") && !file("SECURITY.md").contains('@'));
+}

@@ -21,6 +21,8 @@ mod contract;
 mod crash;
 mod deploy;
 mod faults;
+mod files;
+mod first_hour;
 mod fleet;
 mod floors;
 mod model;

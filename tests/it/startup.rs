@@ -20,11 +20,11 @@ use crate::{
     },
 };
 
-const FAILED: i32 = 1;
-const CONFIG: i32 = 3;
+pub(crate) const FAILED: i32 = 1;
+pub(crate) const CONFIG: i32 = 3;
 
 /// Every file below a directory with its bytes, and every directory.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -44,7 +44,7 @@ async fn run(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Ended {
 }
 
 /// Starts what must be refused in one sentence that holds these parts, without touching anything.
-async fn refused(dir: &Path, args: &[&str], env: &[(&str, &str)], code: i32, parts: &[&str]) {
+pub(crate) async fn refused(dir: &Path, args: &[&str], env: &[(&str, &str)], code: i32, parts: &[&str]) {
     let before = contents(dir);
     let ended = run(dir, args, env).await;
     assert_eq!(ended.code, Some(code), "{args:?} {env:?}: {ended:?}");
@@ -102,7 +102,9 @@ async fn a_wrong_rule_is_told_before_anything_is_touched() {
     let dir = tempfile::tempdir().unwrap();
     for (rule, says) in [("item.eaten console event log", "events are item.created"), ("nonsense", "four words")] {
         let env = [("APP__NOTIFICATIONS__RULES", rule)];
-        refused(dir.path(), &["all", "--port", "0"], &env, CONFIG, &["notifications.rules", rule, says]).await;
+        for args in [&["all", "--port", "0"][..], &["config", "check"], &["doctor"]] {
+            refused(dir.path(), args, &env, CONFIG, &["notifications.rules", rule, says]).await;
+        }
     }
 }
 
@@ -146,12 +148,15 @@ async fn a_data_directory_that_cannot_be_used_is_told() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("data"), "a file in the way").unwrap();
     std::fs::create_dir(dir.path().join("folder")).unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
     for args in [&["all", "--port", "0"][..], &["migrate"]] {
-        refused(dir.path(), args, &[], FAILED, &["cannot make the directory `data` for store.url"]).await;
+        let says = format!("cannot make the directory `{}` for store.url", at("data"));
+        refused(dir.path(), args, &[], FAILED, &[&says]).await;
         let deeper = [("APP__STORE__URL", "sqlite://data/deeper/app.db")];
-        refused(dir.path(), args, &deeper, FAILED, &["`data/deeper`"]).await;
+        refused(dir.path(), args, &deeper, FAILED, &[&format!("`{}`", at("data/deeper"))]).await;
         let folder = [("APP__STORE__URL", "sqlite://folder")];
-        refused(dir.path(), args, &folder, FAILED, &["cannot use `folder` as a database"]).await;
+        let says = format!("cannot use `{}` as a database", at("folder"));
+        refused(dir.path(), args, &folder, FAILED, &[&says]).await;
     }
 }
 
@@ -162,7 +167,7 @@ async fn a_database_in_use_is_left_to_its_owner() {
     for args in [&["all", "--port", "0"][..], &["migrate"]] {
         let ended = run(dir.path(), args, &[("APP__STORE__URL", "sqlite://app.db")]).await;
         assert_eq!((ended.code, ended.err.lines().count()), (Some(FAILED), 1), "{ended:?}");
-        assert!(ended.sentence().contains("`app.db` is in use by another process"), "{ended:?}");
+        assert!(ended.sentence().contains("/app.db` is in use by another process"), "{ended:?}");
     }
     let item = process.post("/api/v1/items", &json!({"name": "still mine"})).await.unwrap();
     assert_eq!(item["name"], "still mine");
@@ -182,7 +187,7 @@ async fn a_file_that_is_no_database_of_this_version_is_not_used() {
         let parts = ["written by a newer version of app", "schema 999"];
         refused(dir.path(), &newer.split(' ').collect::<Vec<_>>(), &[], FAILED, &parts).await;
         let text = args("text.db");
-        let parts = ["cannot use `text.db` as a database", "not a database"];
+        let parts = ["/text.db` as a database", "not a database"];
         refused(dir.path(), &text.split(' ').collect::<Vec<_>>(), &[], FAILED, &parts).await;
     }
 }
@@ -195,7 +200,7 @@ async fn a_database_of_another_program_is_left_as_it_is() {
     drop(other);
     for args in [&["all", "--port", "0"][..], &["migrate"]] {
         let url = [("APP__STORE__URL", "sqlite://other.db")];
-        refused(dir.path(), args, &url, FAILED, &["`other.db` is a database of another program"]).await;
+        refused(dir.path(), args, &url, FAILED, &["/other.db` is a database of another program"]).await;
     }
 }
 
@@ -209,7 +214,9 @@ async fn an_unknown_backend_is_refused_without_showing_its_password() {
         ("APP__CACHE__URL", "memcached://:hunter2@h", ["`memcached://:***@h`", "must be one of: memory, redis"]),
         ("APP__CACHE__URL", "memory://x", ["`memory://x`", "nothing may follow"]),
     ] {
-        refused(dir.path(), &["all", "--port", "0"], &[(key, url)], CONFIG, &parts).await;
+        for args in [&["all", "--port", "0"][..], &["config", "check"], &["doctor"]] {
+            refused(dir.path(), args, &[(key, url)], CONFIG, &parts).await;
+        }
     }
     refused(dir.path(), &["migrate", "--store-url", "sqlite://"], &[], CONFIG, &["names no file"]).await;
 }

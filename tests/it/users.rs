@@ -52,6 +52,7 @@ pub(crate) async fn login(process: &Process, email: &str) -> String {
 pub(crate) async fn admin(dir: &Path) {
     let store = format!("sqlite://{}", dir.join("app.db").display());
     let args = ["users", "create-admin", "--email", "root@example.com", "--password-file", "-", "--store-url", &store];
+    let args = [&args[..], &["--create"]].concat();
     for said in ["made administrator root@example.com", "nothing to do, there is administrator root@example.com"] {
         let ended = run_in(dir, &args, &[], &format!("{PASSWORD}\n")).await;
         assert!(ended.code == Some(0) && ended.out.starts_with(said), "{ended:?}");
@@ -199,6 +200,7 @@ async fn servers_of_a_fleet_know_the_same_people_at_once() {
         let store = fleet.setting("APP__STORE__URL").to_owned();
         let args =
             ["users", "create-admin", "--email", "root@example.com", "--password-file", "-", "--store-url", &store];
+        let args = [&args[..], &["--create"]].concat();
         for said in ["made administrator", "nothing to do"] {
             let ended = run_in(&fleet.file(""), &args, &[], PASSWORD).await;
             assert!(ended.code == Some(0) && ended.out.starts_with(said), "{ended:?}");

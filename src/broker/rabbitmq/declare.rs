@@ -13,7 +13,9 @@ use lapin::{
     types::FieldTable,
 };
 
-use super::link::{ACCESS_REFUSED, Link, Names, PRECONDITION_FAILED, RESOURCE_LOCKED, close, code, unavailable};
+use super::link::{
+    ACCESS_REFUSED, Link, NOT_FOUND, Names, PRECONDITION_FAILED, RESOURCE_LOCKED, close, code, look, unavailable,
+};
 use crate::{
     base::id::QueueName,
     broker::{
@@ -114,9 +116,15 @@ impl Declarer {
         Ok(had)
     }
 
-    /// Tries to have queues and to take from each; for whoever looks for faults.
+    /// Tries to have the queues that there are and to take from each; for whoever looks for faults.
     pub(super) async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
-        let tries = queues.iter().cloned().map(|q| async move { (self.apart(&q, true).await, q) });
+        let tries = queues.iter().cloned().map(|q| async move {
+            match self.is_missing(&q).await {
+                Ok(true) => (Ok(Outcome::Had), q),
+                Ok(false) => (self.apart(&q, true).await, q),
+                Err(e) => (Err(e), q),
+            }
+        });
         let mut tries = stream::iter(tries).buffered(APART);
         let mut refused = Vec::new();
         while let Some((outcome, queue)) = tries.next().await {
@@ -130,6 +138,19 @@ impl Declarer {
             refused.push(self.aside.refuse(&queue, step, why));
         }
         if refused.is_empty() { Ok(()) } else { Err(BrokerError::Refused(refused)) }
+    }
+
+    /// Whether the server says that there is no such queue; what else it may say is found by trying to have it.
+    async fn is_missing(&self, queue: &QueueName) -> Result<bool, BrokerError> {
+        let channel = bounded(self.link.channel()).await?;
+        let name = self.names.queue(queue);
+        match tokio::time::timeout(self.patience, look(&channel, &name)).await {
+            Ok(Err(e)) => Ok(code(&e) == Some(NOT_FOUND)),
+            Ok(Ok(_)) | Err(_) => {
+                close(&channel).await;
+                Ok(false)
+            }
+        }
     }
 
     /// Errs if it is the server that does not answer, and not a queue.

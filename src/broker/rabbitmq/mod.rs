@@ -130,7 +130,7 @@ impl Broker for RabbitMq {
         Ok(Box::new(handle))
     }
 
-    async fn declare(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
+    async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
         self.publisher.declarer.examine(queues).await
     }
 

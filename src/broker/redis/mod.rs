@@ -301,7 +301,7 @@ impl Broker for Redis {
         Ok(Box::new(handle))
     }
 
-    async fn declare(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
+    async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
         let mut refused = Vec::new();
         for examined in join_all(queues.iter().map(|q| self.0.examine(q))).await {
             match examined {

@@ -46,7 +46,7 @@ pub(crate) fn register(routes: &mut Routes<'_>) {
 #[serde(deny_unknown_fields)]
 #[schema(as = NewNotification, example = json!({
     "notification_type": "email", "user_id": "0192f0c1-2345-7abc-8def-0123456789ab", "template_code": "welcome",
-    "variables": {"name": "Ada"}, "priority": 5, "request_id": "welcome-4711",
+    "variables": {"name": "Ada"}, "priority": 5,
 }))]
 pub(crate) struct SendBody {
     /// The channel it goes by.

@@ -57,6 +57,36 @@ fn every_operation_has_an_id_of_its_own_a_summary_and_examples() {
     assert!(ids.len() >= 57, "{ids:?}");
 }
 
+/// Pages fill in what the document proposes: then *Execute* would ask for something nobody chose.
+#[test]
+fn nothing_is_proposed_that_changes_an_answer() {
+    let document = document();
+    let mut described = 0;
+    for (method, path, operation) in operations(&document) {
+        let parameters = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
+        for parameter in parameters.iter().filter(|p| p["required"] != true) {
+            let place = format!("{method} {path} {}", parameter["name"]);
+            described += usize::from(parameter["description"].as_str().unwrap().contains("For example `"));
+            for key in ["example", "examples"] {
+                assert!(parameter.get(key).is_none(), "{place}: {key}");
+            }
+            let mut schema = parameter["schema"].clone();
+            if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+                schema = document.pointer(reference.trim_start_matches('#')).unwrap().clone();
+            }
+            let text = schema.to_string();
+            for key in ["\"example\":", "\"examples\":", "\"default\":", "\"const\":"] {
+                assert!(!text.contains(key), "{place}: {text}");
+            }
+        }
+        // A request's name for itself answers the second, different request with 409.
+        let media = operation.get("requestBody").map(|b| &b["content"]["application/json"]["example"]);
+        let example = media.cloned().unwrap_or_default();
+        assert!(example.get("request_id").is_none(), "{method} {path}: {example}");
+    }
+    assert!(described >= 25, "the examples are lost instead of in the words: {described}");
+}
+
 #[test]
 fn problems_follow_from_the_shape_of_the_operation() {
     let document = document();

@@ -19,21 +19,25 @@ const MIGRATIONS: &[&str] = &[
 /// `NamespaceExists`: the collection is there already.
 const EXISTS: i32 = 48;
 
-pub(super) async fn run(db: &Database) -> Result<(), Fault> {
-    let schema = db.collection::<Document>("schema");
-    let found = schema.find_one(doc! { "_id": "version" }).await?;
-    let version = match &found {
-        Some(d) => d.get_i64("version").map_err(|e| corrupt("schema version", e))?,
-        None => 0,
-    };
+/// The version of the database; none if there is none yet. Refuses one of a newer program.
+pub(super) async fn version(db: &Database) -> Result<Option<i64>, Fault> {
+    let found = db.collection::<Document>("schema").find_one(doc! { "_id": "version" }).await?;
+    let version = found.map(|d| d.get_i64("version").map_err(|e| corrupt("schema version", e)));
+    let version = version.transpose()?;
     let present = MIGRATIONS.len() as i64;
-    if version > present {
+    if let Some(version) = version.filter(|v| *v > present) {
         return Err(Fault::Unfit(format!(
             "the database `{}` (store.url) has schema version {version}, this program knows versions up to {present}: use a \
              newer program, or another database",
             db.name()
         )));
     }
+    Ok(version)
+}
+
+pub(super) async fn run(db: &Database) -> Result<(), Fault> {
+    let version = version(db).await?.unwrap_or(0);
+    let schema = db.collection::<Document>("schema");
     for (n, text) in (1_i64..).zip(MIGRATIONS).filter(|(n, _)| *n > version) {
         // Read as BSON at once: a command is its first key, and the order of keys is the meaning of an index.
         let commands: Vec<Document> = serde_json::from_str(text).map_err(|e| corrupt("migration", e))?;

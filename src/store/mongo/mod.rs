@@ -28,7 +28,7 @@ use ::mongodb::{
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use super::OpenError;
+use super::{Close, Found, OpenError};
 use crate::base::{
     probe::{Probe, Unfit},
     store::StoreError,
@@ -61,6 +61,8 @@ use fault::Fault;
 use leases::Held;
 use pauses::Pauses;
 
+/// The backend's name in `/health`.
+pub(super) const NAME: &str = "mongodb";
 /// How long one call may take in all. A server that is stopped, or that cannot reach its majority, never answers by itself.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to look for a server that can be written to, unless the URL says otherwise: callers get their 503 soon.
@@ -89,6 +91,13 @@ struct Ready {
     changes: Changes,
     held: Held,
     pauses: Pauses,
+}
+
+/// A connected client, of whose database nothing is known yet.
+struct Link {
+    durable: Database,
+    lazy: Database,
+    transactions: bool,
 }
 
 fn durable() -> WriteConcern {
@@ -128,6 +137,19 @@ impl Mongo {
     }
 
     async fn connect(&self) -> Result<Ready, Fault> {
+        let Link { durable, lazy, transactions } = self.link().await?;
+        migrate::run(&durable).await?;
+        Ok(Ready {
+            durable,
+            lazy,
+            transactions,
+            changes: Changes::default(),
+            held: Held::default(),
+            pauses: Pauses::default(),
+        })
+    }
+
+    async fn link(&self) -> Result<Link, Fault> {
         let mut options = ClientOptions::parse(self.target.clone()).await?;
         options.app_name.get_or_insert_with(|| "app".to_owned());
         options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
@@ -139,15 +161,32 @@ impl Mongo {
         let (durable, lazy) = (with(durable()), with(lazy()));
         let hello = durable.run_command(doc! { "hello": 1 }).await?;
         let transactions = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|m| m == "isdbgrid");
-        migrate::run(&durable).await?;
-        Ok(Ready {
-            durable,
-            lazy,
-            transactions,
-            changes: Changes::default(),
-            held: Held::default(),
-            pauses: Pauses::default(),
-        })
+        Ok(Link { durable, lazy, transactions })
+    }
+
+    /// The masked URL, with the name of the database where the URL itself has none.
+    pub(super) fn named(&self, url: &str) -> String {
+        match self.target.default_database {
+            Some(_) => url.to_owned(),
+            None => format!("{url} (database `{DATABASE}`)"),
+        }
+    }
+
+    /// Looks at the server and whether the database is there. The look makes and migrates nothing.
+    pub(super) async fn look(&self) -> Result<Found, Unfit> {
+        let look = async {
+            let seen = async {
+                let Link { durable, transactions, .. } = self.link().await?;
+                let exists = migrate::version(&durable).await?.is_some();
+                let info: Document = durable.run_command(doc! { "buildInfo": 1 }).await?;
+                Ok::<_, Fault>(Found { exists, warnings: warnings(&info, transactions) })
+            };
+            match seen.await {
+                Err(e) if e.is_refusal() => Ok(Err(Unfit::Refused(e.to_string()))),
+                seen => seen.map(Ok),
+            }
+        };
+        self.call(look).await.map_err(|e| Unfit::Unavailable(e.to_string()))?
     }
 
     /// Bounds one call and translates its faults.
@@ -162,7 +201,7 @@ impl Mongo {
 #[async_trait]
 impl Probe for Mongo {
     fn name(&self) -> &'static str {
-        "mongodb"
+        NAME
     }
 
     async fn check(&self) -> Result<(), String> {
@@ -185,6 +224,14 @@ impl Probe for Mongo {
             Ok(Ok(warnings(&info, ready.transactions)))
         };
         self.call(look).await.map_err(|e| Unfit::Unavailable(e.to_string()))?
+    }
+}
+
+#[async_trait]
+impl Close for Mongo {
+    /// What a server has answered it keeps; a connection that breaks off costs nothing.
+    async fn close(self: Arc<Self>) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

@@ -1,19 +1,11 @@
-//! Opens the database file: exclusive, of a known make, at the present version.
+//! Brings the database to the present version, if it is one of ours and none of a newer program.
 
-use std::{
-    fs::{File, TryLockError},
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::path::Path;
 
 use rusqlite::Connection;
 
 use super::from_sql;
 use crate::base::store::StoreError;
-
-/// The lock of a process that has just been killed is not free the moment it is dead to its parent.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Marks the file as ours (`PRAGMA application_id`): "appq" in ASCII.
 const APPLICATION_ID: i64 = 0x6170_7071;
@@ -24,46 +16,23 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0002_records.sql"),
 ];
 
-/// Makes the directory and takes the lock that only one process at a time can hold.
-pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
-    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(|e| {
-            StoreError::Internal(format!("cannot make the directory `{}` for store.url: {e}", dir.display()))
-        })?;
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
-    let file = File::create(&name)
-        .map_err(|e| StoreError::Internal(format!("cannot write `{}` beside store.url: {e}", name.display())))?;
-    let patience = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < patience => std::thread::park_timeout(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Unavailable(format!(
-                    "`{}` is in use by another process: stop it, or give this one another store.url",
-                    path.display()
-                )));
-            }
-            Err(TryLockError::Error(e)) => {
-                return Err(StoreError::Internal(format!(
-                    "cannot lock `{}`: {e}; is it on a local disk?",
-                    name.display()
-                )));
-            }
-        }
-    }
-}
-
 /// The sentence for a file that cannot be opened as a database.
 pub(super) fn unusable(path: &Path, e: &rusqlite::Error) -> StoreError {
     StoreError::Internal(format!("cannot use `{}` as a database (store.url): {e}", path.display()))
 }
 
-/// Refuses what is no database, or one of another program or of a newer version, and answers its version.
-pub(super) fn check(conn: &Connection, path: &Path) -> Result<usize, StoreError> {
+/// What a file that may be used holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// Nothing yet.
+    Nothing,
+    /// A database of this program, at this version.
+    Database(usize),
+}
+
+/// Returns what the file holds. Refuses what is no database, or one of another program or of a
+/// newer version.
+pub(super) fn check(conn: &Connection, path: &Path) -> Result<Contents, StoreError> {
     let pragma = |name: &str| -> Result<i64, StoreError> {
         conn.pragma_query_value(None, name, |r| r.get(0)).map_err(|e| unusable(path, &e))
     };
@@ -85,12 +54,15 @@ pub(super) fn check(conn: &Connection, path: &Path) -> Result<usize, StoreError>
             MIGRATIONS.len()
         )));
     }
-    Ok(version)
+    Ok(if tables == 0 { Contents::Nothing } else { Contents::Database(version) })
 }
 
 /// Brings the database to the present version, each step in a transaction of its own.
 pub(super) fn run(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let version = check(conn, path)?;
+    let version = match check(conn, path)? {
+        Contents::Nothing => 0,
+        Contents::Database(version) => version,
+    };
     for (i, sql) in MIGRATIONS.iter().enumerate().skip(version) {
         let tx = conn.transaction().map_err(|e| from_sql(&e))?;
         tx.execute_batch(sql)

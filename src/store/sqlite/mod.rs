@@ -6,30 +6,40 @@
 //! ```
 //! The process owns the file (a lock file proves it), so counts of jobs by queue and state live in memory, follow each
 //! commit, and cost no query.
+//!
+//! A close ends the readers, then the writer, which copies the log into the database: the one file
+//! is then all there is.
 
 use std::{
     collections::HashMap,
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
+    thread::JoinHandle,
 };
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-use super::Sync;
-use crate::base::{id::QueueName, probe::Probe, store::StoreError};
+use super::{Close, Sync};
+use crate::base::{
+    id::QueueName,
+    probe::{Probe, Unfit},
+    store::StoreError,
+};
 
 mod control;
+mod file;
 mod fleet;
 mod items;
 mod jobs;
 mod log;
+mod look;
 mod migrate;
 mod read;
 mod records;
@@ -37,7 +47,12 @@ mod row;
 mod sweep;
 mod writer;
 
+pub(super) use look::look;
+use migrate::Contents;
 use writer::{Counts, Writer, Writing};
+
+/// The backend's name in `/health`.
+pub(super) const NAME: &str = "sqlite";
 
 /// Reader threads; reads are short and the writer shares the cores with them.
 const READERS: usize = 2;
@@ -80,40 +95,71 @@ type Read = Box<dyn FnOnce(&Connection) + Send>;
 
 /// An opened SQLite database; implements every store port.
 pub(super) struct Sqlite {
+    path: PathBuf,
     writer: Writer,
-    readers: Vec<mpsc::Sender<Read>>,
+    /// None ends the thread behind it.
+    readers: Vec<mpsc::Sender<Option<Read>>>,
     turn: AtomicUsize,
     counts: Arc<Mutex<Counts>>,
+    /// None once it is closed.
+    threads: Mutex<Option<Threads>>,
     /// Held for as long as the database is open; the kernel frees it when the process dies.
     _lock: File,
 }
 
+/// The threads that hold a connection each.
+struct Threads {
+    readers: Vec<JoinHandle<()>>,
+    writer: JoinHandle<Result<(), StoreError>>,
+}
+
 impl Sqlite {
+    /// Opens the database at an absolute path.
     pub(super) fn open(path: &Path, sync: Sync) -> Result<Arc<Self>, StoreError> {
-        let lock = migrate::lock(path)?;
+        let lock = file::lock(path)?;
+        file::make(path)?;
         let mut conn = Connection::open(path).map_err(|e| migrate::unusable(path, &e))?;
         // Before anything is set: a file that is not ours stays as it is, to the byte.
-        migrate::check(&conn, path)?;
+        if migrate::check(&conn, path)? == Contents::Nothing {
+            tracing::warn!("new, empty database at {}", path.display());
+        }
         configure(&conn).map_err(|e| migrate::unusable(path, &e))?;
         migrate::run(&mut conn, path)?;
         let counts = Arc::new(Mutex::new(writer::count(&conn)?));
-        let mut readers = Vec::with_capacity(READERS);
+        let (mut readers, mut reading) = (Vec::with_capacity(READERS), Vec::with_capacity(READERS));
         for n in 0..READERS {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let reader = Connection::open_with_flags(path, flags).map_err(|e| migrate::unusable(path, &e))?;
-            reader.set_prepared_statement_cache_capacity(64);
-            reader.pragma_update(None, "cache_size", -2048).map_err(|e| from_sql(&e))?;
-            let (tx, rx) = mpsc::channel::<Read>();
-            spawn(format!("sqlite-read-{n}"), move || {
-                for work in rx {
-                    work(&reader);
-                }
-            })?;
+            let (tx, thread) = reader(n, path)?;
             readers.push(tx);
+            reading.push(thread);
         }
-        let log = log::Log::of(&mut conn).map_err(|e| from_sql(&e))?;
-        let writer = Writer::start(conn, log, sync, Arc::clone(&counts))?;
-        Ok(Arc::new(Self { writer, readers, turn: AtomicUsize::new(0), counts, _lock: lock }))
+        let log = log::Log::of(&mut conn, path, log::Bounds::default()).map_err(|e| from_sql(&e))?;
+        let (writer, writing) = Writer::start(conn, log, sync, Arc::clone(&counts))?;
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            writer,
+            readers,
+            turn: AtomicUsize::new(0),
+            counts,
+            threads: Mutex::new(Some(Threads { readers: reading, writer: writing })),
+            _lock: lock,
+        }))
+    }
+
+    /// Lets what was asked for end and closes every connection. Blocks; a second call does nothing.
+    fn end(&self) -> Result<(), StoreError> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Threads { readers, writer }) = threads else { return Ok(()) };
+        // Readers first: a snapshot would hold the log. A thread that is gone needs no word.
+        for tx in &self.readers {
+            drop(tx.send(None));
+        }
+        let mut read = Ok(());
+        for thread in readers {
+            read = thread.join().map_err(|_panic| died("reads")).and(read);
+        }
+        self.writer.close();
+        let written = writer.join().map_err(|_panic| died("writes"))?;
+        written.and(read)
     }
 
     /// Runs `f` in the next commit; returns when that is durable.
@@ -148,7 +194,7 @@ impl Sqlite {
         });
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % READERS;
         let reader = self.readers.get(turn).ok_or_else(|| closed("no reader"))?;
-        reader.send(work).map_err(closed)?;
+        reader.send(Some(work)).map_err(closed)?;
         rx.await.map_err(closed)?.map_err(StoreError::from)
     }
 
@@ -162,11 +208,29 @@ fn closed(e: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(format!("the database is closed: {e}"))
 }
 
-fn spawn(name: String, f: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+fn died(what: &str) -> StoreError {
+    StoreError::Internal(format!("a thread that {what} the database panicked, see the log"))
+}
+
+/// Starts a thread that reads snapshots.
+fn reader(n: usize, path: &Path) -> Result<(mpsc::Sender<Option<Read>>, JoinHandle<()>), StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(|e| migrate::unusable(path, &e))?;
+    conn.set_prepared_statement_cache_capacity(64);
+    conn.pragma_update(None, "cache_size", -2048).map_err(|e| from_sql(&e))?;
+    let (tx, rx) = mpsc::channel::<Option<Read>>();
+    let thread = spawn(format!("sqlite-read-{n}"), move || {
+        while let Ok(Some(work)) = rx.recv() {
+            work(&conn);
+        }
+    })?;
+    Ok((tx, thread))
+}
+
+fn spawn<T: Send + 'static>(name: String, f: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, StoreError> {
     std::thread::Builder::new()
         .name(name)
         .spawn(f)
-        .map(drop)
         .map_err(|e| StoreError::Internal(format!("cannot start a thread: {e}")))
 }
 
@@ -183,7 +247,7 @@ fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
 #[async_trait]
 impl Probe for Sqlite {
     fn name(&self) -> &'static str {
-        "sqlite"
+        NAME
     }
 
     async fn check(&self) -> Result<(), String> {
@@ -195,5 +259,57 @@ impl Probe for Sqlite {
         })
         .await
         .map_err(|e| e.to_string())
+    }
+
+    async fn inspect(&self) -> Result<Vec<String>, Unfit> {
+        Ok(file::exposed(&self.path).into_iter().collect())
+    }
+}
+
+#[async_trait]
+impl Close for Sqlite {
+    async fn close(self: Arc<Self>) -> Result<(), StoreError> {
+        tokio::task::spawn_blocking(move || self.end()).await.map_err(|e| StoreError::Internal(e.to_string()))?
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        if let Err(e) = self.end() {
+            tracing::error!(error = %e, database = %self.path.display(), "not closed in good order");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::store::FleetStore;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_was_answered_before_a_close_is_in_the_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        let db = Sqlite::open(&path, Sync::Normal).unwrap();
+        let writes: Vec<_> = (0..200)
+            .map(|n| {
+                let (db, queue) = (Arc::clone(&db), QueueName::new(&format!("q{n}")).unwrap());
+                tokio::spawn(async move { (db.set_paused(&queue, true).await, queue) })
+            })
+            .collect();
+        Arc::clone(&db).close().await.unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["app.db", "app.db.lock"]);
+        let file = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        for write in writes {
+            let (answer, queue) = write.await.unwrap();
+            let sql = "SELECT count(*) FROM queues WHERE name = ?1 AND paused = 1";
+            let is_there: bool = file.query_row(sql, [queue.as_str()], |r| r.get(0)).unwrap();
+            assert_eq!(answer.is_ok(), is_there, "{queue}: {answer:?}");
+            assert!(matches!(answer, Ok(()) | Err(StoreError::Unavailable(_))), "{answer:?}");
+        }
+        Arc::clone(&db).close().await.unwrap();
+        assert!(db.queues().await.is_err() && db.check().await.is_err(), "a closed database answers nothing");
     }
 }

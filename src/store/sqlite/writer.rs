@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -114,48 +115,33 @@ impl<T: Send, F: FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send> Operation f
     }
 }
 
+/// What the writer thread is told.
+enum Told {
+    Run(Box<dyn Operation>),
+    /// To commit what came before, and to close the database.
+    Close,
+}
+
 /// Hands operations to the writer thread.
-pub(super) struct Writer(mpsc::Sender<Box<dyn Operation>>);
+pub(super) struct Writer(mpsc::Sender<Told>);
 
 impl Writer {
+    /// Starts the thread, which ends with the close of the database.
     pub(super) fn start(
         conn: Connection,
         log: Log,
         sync: Sync,
         counts: Arc<Mutex<Counts>>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
         let (tx, rx) = mpsc::channel();
-        spawn("sqlite-write".into(), move || {
-            let ops = metrics::counter!(names::STORE_OPS);
-            let commits = metrics::counter!(names::STORE_COMMITS);
-            let seconds = metrics::histogram!(names::STORE_COMMIT_DURATION);
-            let mut batch: Vec<Box<dyn Operation>> = Vec::new();
-            let mut running = RunningQueues::new();
-            let mut gather_until = Instant::now();
-            let mut level = Level { may_sync: sync == Sync::Full, syncing: None };
-            while let Ok(first) = rx.recv() {
-                batch.push(first);
-                loop {
-                    batch.extend(rx.try_iter().take(MOST_OPERATIONS.saturating_sub(batch.len())));
-                    if Instant::now() >= gather_until || batch.len() >= MOST_OPERATIONS {
-                        break;
-                    }
-                    std::thread::yield_now();
-                }
-                let began = Instant::now();
-                ops.increment(batch.len() as u64);
-                level.set(&conn, batch.iter().any(|op| op.synced()));
-                let size = commit_all(&conn, &mut batch, &counts, &mut running);
-                commits.increment(1);
-                let took = began.elapsed();
-                seconds.record(took.as_secs_f64());
-                // A lone caller has nobody to wait for.
-                let wait = if size > 1 { (took / GATHER_PART).min(GATHER_MOST) } else { Duration::ZERO };
-                gather_until = Instant::now() + wait;
-                log.care(&conn);
-            }
-        })?;
-        Ok(Self(tx))
+        let thread = spawn("sqlite-write".into(), move || write(conn, log, sync, &rx, &counts))?;
+        Ok((Self(tx), thread))
+    }
+
+    /// Tells the thread to end. Operations that come later fail.
+    pub(super) fn close(&self) {
+        // A thread that is gone already needs no word.
+        drop(self.0.send(Told::Close));
     }
 
     pub(super) async fn run<T: Send + 'static>(
@@ -164,8 +150,60 @@ impl Writer {
         f: impl FnMut(&mut Writing<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Box::new(Op { f, synced, out: None, reply })).map_err(super::closed)?;
+        let op = Box::new(Op { f, synced, out: None, reply });
+        self.0.send(Told::Run(op)).map_err(super::closed)?;
         answer.await.map_err(super::closed)?
+    }
+}
+
+/// The life of the writer thread.
+fn write(
+    conn: Connection,
+    mut log: Log,
+    sync: Sync,
+    rx: &mpsc::Receiver<Told>,
+    counts: &Mutex<Counts>,
+) -> Result<(), StoreError> {
+    let ops = metrics::counter!(names::STORE_OPS);
+    let commits = metrics::counter!(names::STORE_COMMITS);
+    let seconds = metrics::histogram!(names::STORE_COMMIT_DURATION);
+    let mut batch: Vec<Box<dyn Operation>> = Vec::new();
+    let mut running = RunningQueues::new();
+    let mut gather_until = Instant::now();
+    let mut level = Level { may_sync: sync == Sync::Full, syncing: None };
+    let mut is_open = true;
+    while is_open && let Ok(Told::Run(first)) = rx.recv() {
+        batch.push(first);
+        is_open = gather(rx, &mut batch, gather_until);
+        let began = Instant::now();
+        ops.increment(batch.len() as u64);
+        level.set(&conn, batch.iter().any(|op| op.synced()));
+        let size = commit_all(&conn, &mut batch, counts, &mut running);
+        commits.increment(1);
+        let took = began.elapsed();
+        seconds.record(took.as_secs_f64());
+        // A lone caller has nobody to wait for.
+        let wait = if size > 1 { (took / GATHER_PART).min(GATHER_MOST) } else { Duration::ZERO };
+        gather_until = Instant::now() + wait;
+        log.care(&conn);
+    }
+    log.close(conn)
+}
+
+/// Adds to a batch what waits, and what comes until then. Returns whether more may come after it.
+fn gather(rx: &mpsc::Receiver<Told>, batch: &mut Vec<Box<dyn Operation>>, until: Instant) -> bool {
+    loop {
+        while batch.len() < MOST_OPERATIONS {
+            match rx.try_recv() {
+                Ok(Told::Run(op)) => batch.push(op),
+                Ok(Told::Close) => return false,
+                Err(_nothing_waits) => break,
+            }
+        }
+        if Instant::now() >= until || batch.len() >= MOST_OPERATIONS {
+            return true;
+        }
+        std::thread::yield_now();
     }
 }
 

@@ -7,12 +7,16 @@ use app::{
     jobs::{model::Job, store::Claim},
     store::{self, Sync},
 };
+use rustix::process::Signal;
 
-use crate::support::{
-    fleet::{Fleet, Via},
-    jobs::{new_job, queue, worker},
-    process::{binary, client, free_port, output},
-    servers,
+use crate::{
+    cli::run::run_in,
+    support::{
+        fleet::{Fleet, Via},
+        jobs::{new_job, queue, worker},
+        process::{binary, client, free_port, output},
+        servers,
+    },
 };
 
 /// Starts a role that must end by itself, and answers its exit code and what it said.
@@ -134,11 +138,38 @@ async fn the_doctor_looks_at_every_server() {
         let out = output(doctor).await;
         (out.status.code(), String::from_utf8(out.stdout).unwrap())
     };
-    let (code, said) = doctor(fleet.setting("APP__STORE__URL"), fleet.setting("APP__BROKER__URL")).await;
+    let (store, broker) = (fleet.setting("APP__STORE__URL"), fleet.setting("APP__BROKER__URL"));
+    let client = mongodb::Client::with_uri_str(store).await.unwrap();
+    for _ in 0..2 {
+        let (code, said) = doctor(store, broker).await;
+        assert!(code == Some(1) && said.contains("there is no database at mongodb://"), "{said}");
+        let made = client.default_database().unwrap().list_collection_names().await.unwrap();
+        assert!(made.is_empty(), "a look made something: {made:?}");
+    }
+    let admin = ["users", "create-admin", "--email", "a@example.com", "--password-file", "-", "--store-url", store];
+    let refused = run_in(&fleet.file(""), &admin, &[], "correct horse battery").await;
+    assert!(refused.code == Some(1) && refused.sentence().contains("--create"), "{refused:?}");
+    let migrated = run_in(&fleet.file(""), &["migrate", "--store-url", store], &[], "").await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let (code, said) = doctor(store, broker).await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("mongodb: ok") && said.contains("rabbitmq: ok"), "{said}");
     let gone = format!("redis://127.0.0.1:{}", free_port());
     let (code, said) = doctor(&servers::mongodb_database().await, &gone).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("redis: away"), "{said}");
+}
+
+/// A terminal that closes, and systemd's `SendSIGHUP=`, end every role as SIGTERM does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_ends_every_role_in_good_order() {
+    let fleet = Fleet::shared(Via::Redis).await;
+    let (serve, worker, scheduler) = (fleet.serve().await, fleet.worker(&[]).await, fleet.scheduler().await);
+    for mut role in [serve, worker, scheduler] {
+        role.signal(Signal::HUP);
+        role.signal(Signal::HUP);
+        assert_eq!(role.exit().await.code(), Some(0), "{}", role.log());
+        assert!(role.log().contains("\"store\":\"mongodb://"), "{}", role.log());
+        assert!(role.log().contains("\"stopped\"") && !role.log().contains("second signal"), "{}", role.log());
+    }
 }

@@ -24,6 +24,17 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// The program under test, started by a shell after this line of its own, such as `umask 000`.
+pub(crate) fn binary_after(line: &str) -> Command {
+    let program = binary();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{line}; exec \"$0\" \"$@\"")]).arg(program.get_program());
+    for (name, _) in program.get_envs() {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Sends a signal. After SIGSTOP nothing of the process runs any more: its threads stop one after the other, and one that runs on
 /// another core could still answer somebody.
 pub(crate) fn signal(child: &Child, signal: Signal) {
@@ -77,7 +88,11 @@ impl Process {
 
     /// Starts any role, with its log in a file.
     pub(crate) fn launch(role: &str, log: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut command = binary();
+        Self::launch_as(binary(), role, log, args, env)
+    }
+
+    /// The same by a command of the caller's own.
+    pub(crate) fn launch_as(mut command: Command, role: &str, log: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         command.arg(role).args(args).envs(env.iter().copied()).env("APP__LOG__FORMAT", "json");
         let port = matches!(role, "all" | "serve").then(free_port);
         if let Some(port) = port {

@@ -40,7 +40,7 @@ async fn heavy_costs_only_itself(broker: &dyn Broker, says: &[&str]) {
     assert_eq!(refused(broker, &all, "heavy").await, said);
     takes(broker, &["heavy", "q"], &[&all[1]]).await;
     // Who looks for faults finds it, and only it.
-    let Err(BrokerError::Refused(found)) = broker.declare(&["q", "heavy", "r"].map(queue)).await else {
+    let Err(BrokerError::Refused(found)) = broker.examine(&["q", "heavy", "r"].map(queue)).await else {
         panic!("nothing is found")
     };
     assert_eq!(found.len(), 1);
@@ -256,7 +256,7 @@ async fn rights_that_are_lacking_cost_only_what_they_are_for() {
 /// With the rights that README lists nothing is lacking, and nothing else is there to be had.
 async fn exactly_these_are_enough(broker: &dyn Broker, outside: &dyn Broker) {
     assert_eq!(broker.inspect().await, Ok(Vec::new()));
-    broker.declare(&["q", "r"].map(queue)).await.unwrap();
+    broker.examine(&["q", "r"].map(queue)).await.unwrap();
     let all = [wake_up("q", 5), wake_up("r", 9)];
     broker.publish(&all).await.unwrap();
     assert_eq!(broker.depth(&queue("q")).await.unwrap(), 1);

@@ -41,7 +41,7 @@ async fn a_key_of_another_type_costs_only_itself() {
     takes(&*broker, &["heavy", "q"], &[&all[1], &all[2], &all[3]]).await;
     let why = told(&*broker, "heavy");
     assert!(why.contains("`app:p{heavy}:5`"), "{why}");
-    let Err(BrokerError::Refused(found)) = broker.declare(&["q", "heavy"].map(queue)).await else { panic!("is well") };
+    let Err(BrokerError::Refused(found)) = broker.examine(&["q", "heavy"].map(queue)).await else { panic!("is well") };
     assert!(found.len() == 1 && found[0].why.contains("`app:p{heavy}:5`"), "{found:?}");
     run(&mut admin, "DEL app:p{heavy}:5").await;
     is_served_again(&*broker, "heavy").await;
@@ -100,7 +100,7 @@ async fn the_rights_that_readme_lists_are_enough() {
     let broker = open(&server, "app:secret@");
     assert_eq!(broker.inspect().await, Ok(Vec::new()));
     broker.check().await.unwrap();
-    broker.declare(&["q", "r"].map(queue)).await.unwrap();
+    broker.examine(&["q", "r"].map(queue)).await.unwrap();
     let all = [wake_up("q", 5), wake_up("r", 9)];
     broker.publish(&all).await.unwrap();
     assert_eq!(broker.depth(&queue("q")).await.unwrap(), 1);
