@@ -96,15 +96,15 @@ fn problems_follow_from_the_shape_of_the_operation() {
         statuses.sort();
         statuses
     };
-    assert_eq!(statuses("post", "/api/v1/items"), ["201", "400", "401", "403", "413", "415", "500", "503"]);
+    assert_eq!(statuses("post", "/api/v1/items"), ["201", "400", "401", "403", "408", "413", "415", "500", "503"]);
     assert_eq!(statuses("get", "/api/v1/items"), ["200", "400", "401", "403", "500", "503"]);
     assert_eq!(statuses("get", "/api/items/{id}"), ["200", "401", "403", "404", "500", "503"]);
     assert_eq!(
         statuses("put", "/api/items/{id}"),
-        ["200", "400", "401", "403", "404", "409", "413", "415", "500", "503"]
+        ["200", "400", "401", "403", "404", "408", "409", "413", "415", "500", "503"]
     );
     assert_eq!(statuses("delete", "/api/items/{id}"), ["204", "401", "403", "404", "500", "503"]);
-    let submit = ["202", "400", "401", "403", "409", "413", "415", "500", "503"];
+    let submit = ["202", "400", "401", "403", "408", "409", "413", "415", "500", "503"];
     for path in ["/api/v1/jobs", "/api/v1/jobs/bulk", "/api/async/process"] {
         assert_eq!(statuses("post", path), submit, "{path}");
     }
@@ -112,6 +112,11 @@ fn problems_follow_from_the_shape_of_the_operation() {
     assert_eq!(statuses("post", "/api/v1/jobs/{id}/cancel"), ["200", "202", "401", "403", "404", "409", "500", "503"]);
     assert_eq!(statuses("post", "/api/v1/queues/{name}/purge"), ["200", "401", "403", "404", "500", "503"]);
     assert_eq!(statuses("get", "/health"), ["200", "503"]);
+    // Nobody has to prove anything there, but pages of other sites are kept out.
+    assert_eq!(
+        statuses("post", "/api/v1/auth/login"),
+        ["200", "400", "401", "403", "408", "413", "415", "429", "500", "503"]
+    );
     let media = &document["paths"]["/api/v1/items"]["post"]["responses"]["400"]["content"]["application/problem+json"];
     assert_eq!(media["schema"]["$ref"], "#/components/schemas/Problem");
 }
