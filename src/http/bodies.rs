@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::Context,
     time::Duration,
 };
 
@@ -21,15 +21,20 @@ use crate::{
     http::problem::{Problem, ProblemType},
 };
 
-/// A body may take this many of its time-outs before its rate counts.
-const GRACE: u32 = 3;
-/// Least rate of a body after that, in bytes a second.
+/// Least rate of a body, in bytes a second, in each stretch of one time-out.
 const LEAST_RATE: u64 = 8 * 1024;
+/// So many stretches may be slower, as long as something comes in each.
+const SLOW_MAX: u32 = 2;
+/// A body up to this many bytes may also use what is kept for such.
+const SMALL: usize = 64 * 1024;
+/// The part of the bound that is kept, on top of it, for small bodies, so that large ones leave room to log in.
+const KEPT_PART: usize = 8;
 
 /// How much bodies under way may hold together, and how long one may stand still.
 #[derive(Debug)]
 pub struct Bodies {
     free: AtomicUsize,
+    kept: usize,
     timeout: Duration,
 }
 
@@ -37,17 +42,21 @@ impl Bodies {
     /// Bodies that hold `max` bytes together and make progress within `timeout`.
     #[must_use]
     pub fn new(max: usize, timeout: Duration) -> Arc<Self> {
-        Arc::new(Self { free: AtomicUsize::new(max), timeout })
+        let kept = max / KEPT_PART;
+        Arc::new(Self { free: AtomicUsize::new(max.saturating_add(kept)), kept, timeout })
     }
 
-    /// Bytes that may still be taken.
+    /// Bytes that large bodies may still take.
     #[cfg(test)]
     pub(crate) fn free(&self) -> usize {
-        self.free.load(Ordering::Relaxed)
+        self.free.load(Ordering::Relaxed) - self.kept
     }
 
-    fn take(&self, bytes: usize) -> Result<(), Problem> {
-        let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes));
+    /// Takes `bytes` for a body that will hold `whole` with them.
+    fn take(&self, bytes: usize, whole: usize) -> Result<(), Problem> {
+        let least = if whole > SMALL { self.kept } else { 0 };
+        let left = |free: usize| free.checked_sub(bytes).filter(|left| *left >= least);
+        let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         let full = "the server is receiving as many bytes of requests as it may at once; try again (http.max_bodies)";
         taken.map(drop).map_err(|_free| Problem::new(Kind::Unavailable, full))
     }
@@ -57,9 +66,12 @@ impl Bodies {
 pub(crate) struct UnderWay {
     bodies: Arc<Bodies>,
     held: usize,
-    started: Instant,
+    /// What it held when the present stretch of time began.
+    held_before: usize,
+    /// Stretches that were too slow.
+    slow: u32,
+    /// Ends the present stretch.
     alarm: Pin<Box<Sleep>>,
-    moved: bool,
 }
 
 impl UnderWay {
@@ -68,10 +80,9 @@ impl UnderWay {
     /// # Errors
     /// 503, if all bodies together hold too much.
     pub(crate) fn start(bodies: &Arc<Bodies>, held: usize) -> Result<Self, Problem> {
-        bodies.take(held)?;
-        let started = Instant::now();
-        let alarm = Box::pin(tokio::time::sleep_until(started + bodies.timeout));
-        Ok(Self { bodies: Arc::clone(bodies), held, started, alarm, moved: false })
+        bodies.take(held, held)?;
+        let alarm = Box::pin(tokio::time::sleep(bodies.timeout));
+        Ok(Self { bodies: Arc::clone(bodies), held, held_before: held, slow: 0, alarm })
     }
 
     /// Counts bytes that came.
@@ -79,9 +90,8 @@ impl UnderWay {
     /// # Errors
     /// 503, if all bodies together hold too much.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
-        self.bodies.take(bytes)?;
+        self.bodies.take(bytes, self.held + bytes)?;
         self.held += bytes;
-        self.moved = true;
         Ok(())
     }
 
@@ -90,21 +100,24 @@ impl UnderWay {
     /// # Errors
     /// 408, if it is too slow.
     pub(crate) fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Result<(), Problem> {
-        if std::mem::take(&mut self.moved) {
-            let worth = Duration::from_millis((self.held as u64).saturating_mul(1000) / LEAST_RATE);
-            let latest = self.started + self.bodies.timeout * GRACE + worth;
-            self.alarm.as_mut().reset(latest.min(Instant::now() + self.bodies.timeout));
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let came = (self.held - self.held_before) as u64;
+            let wanted = LEAST_RATE.saturating_mul(self.bodies.timeout.as_millis() as u64) / 1000;
+            self.slow += u32::from(came < wanted);
+            if came == 0 || self.slow > SLOW_MAX {
+                return Err(Problem::new(
+                    ProblemType::RequestTimeout,
+                    format!(
+                        "the body did not arrive: after {} bytes it stood still or came slower than {LEAST_RATE} \
+                         bytes a second (http.body_timeout)",
+                        self.held
+                    ),
+                ));
+            }
+            self.held_before = self.held;
+            self.alarm.as_mut().reset(Instant::now() + self.bodies.timeout);
         }
-        match self.alarm.as_mut().poll(cx) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(()) => Err(Problem::new(
-                ProblemType::RequestTimeout,
-                format!(
-                    "the body did not arrive: after {} bytes it stood still or was slower than {LEAST_RATE} bytes a second",
-                    self.held
-                ),
-            )),
-        }
+        Ok(())
     }
 }
 

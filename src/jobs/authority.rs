@@ -64,9 +64,19 @@ impl Authority {
 }
 
 impl KindRight {
+    /// Refuses a caller who may not act on jobs of `kind`, whose right this is.
+    pub(super) fn ask(self, kind: &KindName, by: Authority) -> Result<(), JobsError> {
+        if by.may_act(self) {
+            return Ok(());
+        }
+        Err(JobsError::Forbidden(format!(
+            "jobs of the kind `{kind}` need an administrator, or an API key with the scope `{}`",
+            self.scope()
+        )))
+    }
+
     /// The scope of an API key that has this right.
-    #[must_use]
-    pub const fn scope(self) -> &'static str {
+    const fn scope(self) -> &'static str {
         match self {
             Self::Jobs => "jobs:write",
             Self::Queues => "queues:control",
@@ -88,14 +98,7 @@ impl Jobs {
 
     /// Refuses a caller who may not act on jobs of this kind.
     pub(super) fn authorize(&self, kind: &KindName, by: Authority) -> Result<(), JobsError> {
-        let right = self.right_of(kind);
-        if by.may_act(right) {
-            return Ok(());
-        }
-        Err(JobsError::Forbidden(format!(
-            "jobs of the kind `{kind}` need an administrator, or an API key with the scope `{}`",
-            right.scope()
-        )))
+        self.right_of(kind).ask(kind, by)
     }
 
     /// Refuses a caller who may not act on this job; one who may not even see it is told that there is none.

@@ -214,9 +214,13 @@ impl Jobs {
     /// Cancels every queued job of a queue and answers how many.
     ///
     /// # Errors
-    /// If there is no such queue, or the store fails; jobs cancelled until then stay cancelled.
-    pub async fn purge(&self, name: &QueueName) -> Result<u64, JobsError> {
+    /// If there is no such queue, it is that of a kind which asks for more than the caller may, or the store fails; jobs
+    /// cancelled until then stay cancelled.
+    pub async fn purge(&self, name: &QueueName, by: Authority) -> Result<u64, JobsError> {
         self.queue(name).await?;
+        for kind in self.registry.iter().filter(|kind| kind.queue == *name) {
+            self.authorize(&kind.name, by)?;
+        }
         // The broker first: whatever is submitted from now on keeps its wake-up. Wake-ups that stay behind wake nothing,
         // because their jobs can no longer be claimed.
         if let Err(e) = self.broker.purge(name).await {

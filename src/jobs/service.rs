@@ -346,7 +346,7 @@ impl Jobs {
             );
             return Err(JobsError::field("kind", message));
         }
-        self.authorize(&kind.name, origin.authority)?;
+        kind.right.ask(&kind.name, origin.authority)?;
         let mut faults = self.check_limits(&submit);
         let payload = match submit.payload {
             Some(p) => p,

@@ -8,6 +8,7 @@ use crate::{
     base::{clock::Timestamp, id::QueueName},
     http::{
         HttpState,
+        auth::authority_of,
         endpoint::Endpoint,
         extract::{PathParam, Query},
         problem::Problem,
@@ -15,7 +16,7 @@ use crate::{
         routes::Routes,
     },
     jobs::{control::QueueView, error::JobsError},
-    users::Right,
+    users::{Caller, Right},
 };
 
 pub(crate) fn register(routes: &mut Routes<'_>) {
@@ -152,13 +153,16 @@ async fn set_paused(state: &HttpState, name: &QueueName, paused: bool) -> Result
 }
 
 /// Cancels every queued job of a queue
+///
+/// A queue of notifications is emptied only by callers who may also write these.
 #[utoipa::path(post, path = "/api/v1/queues/{name}/purge", tag = "queues", operation_id = "purge_queue",
     params(("name" = String, Path, description = "The queue's name", example = "heavy")),
     responses((status = 200, description = "Done", body = Purged)))]
 pub(crate) async fn purge(
     state: Data<HttpState>,
+    caller: Caller,
     PathParam(name): PathParam<QueueName>,
 ) -> Result<HttpResponse, Problem> {
-    let purged = state.jobs.purge(&name).await.map_err(named)?;
+    let purged = state.jobs.purge(&name, authority_of(&caller)).await.map_err(named)?;
     json(StatusCode::OK, &Purged { purged })
 }

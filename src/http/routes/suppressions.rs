@@ -181,7 +181,7 @@ pub(crate) async fn remove_suppression(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RemoveParams {
-    /// Put there for this reason.
+    /// Put there for this reason; not `unsubscribed`.
     #[param(inline, value_type = ReasonDoc)]
     reason: Reason,
     /// For this channel.
@@ -222,6 +222,10 @@ pub(crate) async fn remove_suppressions(
     Query(query): Query<RemoveParams>,
 ) -> Result<HttpResponse, Problem> {
     let RemoveParams { reason, notification_type: channel, created_after, created_before, dry_run } = query;
+    if reason == Reason::Unsubscribed {
+        let message = "is `unsubscribed`, which is the people's own word: take such entries off one by one";
+        return Err(Problem::invalid_field("reason", message));
+    }
     let meant = Meant { reason, channel, created_after, created_before };
     let done = state.post.notifications.judge().suppressions.remove_all(&meant, dry_run).await?;
     json(StatusCode::OK, &RemovedBody { matched: done.matched, removed: done.removed, dry_run })

@@ -74,6 +74,35 @@ async fn a_notification_is_stopped_and_repeated_only_by_those_who_write_notifica
 }
 
 #[actix_web::test]
+async fn whoever_writes_notifications_but_does_not_read_them_is_told_of_none() {
+    let t = Under::required().await;
+    let scopes = [Scope::JobsRead, Scope::JobsWrite, Scope::QueuesControl, Scope::NotificationsWrite];
+    let blind = format!("Bearer {}", t.key(&scopes).await);
+    let id = t.failed_notification().await;
+    // The answer would be the job, with what was written to another.
+    t.call(Method::POST, &format!("{JOBS}/{id}/retry"), &blind, Value::Null).await.problem(404, "not_found");
+    let body = json!({"filter": {"ids": [id]}});
+    let answer = t.call(Method::POST, &format!("{DEAD}/replay"), &blind, body).await;
+    assert_eq!(answer.json()["matched"], 0);
+    assert_eq!(t.state_of(&id).await, "failed");
+}
+
+#[actix_web::test]
+async fn a_queue_of_notifications_is_emptied_by_those_who_write_them() {
+    let t = Under::required().await;
+    let keys = t.keys().await;
+    for queue in ["email", "push", "webhook", "console", "events"] {
+        let path = format!("/api/v1/queues/{queue}/purge");
+        for auth in [&keys.operator, &keys.watcher] {
+            t.call(Method::POST, &path, auth, Value::Null).await.problem(403, "forbidden");
+        }
+        assert_eq!(t.call(Method::POST, &path, &keys.sender, Value::Null).await.status, 200, "{queue}");
+    }
+    let purged = t.call(Method::POST, "/api/v1/queues/default/purge", &keys.operator, Value::Null).await;
+    assert_eq!(purged.status, 200);
+}
+
+#[actix_web::test]
 async fn bulk_acts_meet_only_what_the_caller_may_act_on() {
     let t = Under::required().await;
     let keys = t.keys().await;

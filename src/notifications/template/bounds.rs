@@ -2,7 +2,9 @@
 //!
 //! A value is weighed before a filter or the output turns it into text: its weight is at most a few
 //! times smaller than the text would be, and weighing stops at the bound. So neither a filter nor a
-//! list of many references to one long text can fill the memory.
+//! list of many references to one long text can fill the memory. What the filters of one rendering
+//! make is bounded together, too, because a list may keep all of it. (Slices copy as well; the language
+//! bounds how many there are.)
 
 use minijinja::{
     Environment, Error, ErrorKind, Output, State, Value, escape_formatter,
@@ -11,6 +13,12 @@ use minijinja::{
 
 /// Largest value that a template makes, in bytes.
 pub(super) const VALUE_MAX: usize = 256 * 1024;
+/// Most text that the filters of one rendering make together, in bytes.
+pub(super) const MADE_MAX: usize = 8 * 1024 * 1024;
+/// Deepest value that is written; the language and JSON's readers allow less.
+const DEPTH_MAX: usize = 512;
+/// Where a rendering keeps how much its filters have made.
+const MADE: &str = "made";
 /// Widest indentation of `tojson`, in spaces.
 const INDENT_MAX: usize = 8;
 
@@ -35,11 +43,25 @@ pub(super) fn add_filter(env: &mut Environment<'static>, name: &'static str, tak
             check_argument(name, takes, arg, indent(takes, &args)?)?;
         }
         let made = filter.call(state, &args)?;
-        match made.as_str() {
-            Some(text) if takes != Takes::Part && text.len() > VALUE_MAX => Err(too_large()),
+        match made.as_str().map(str::len) {
+            Some(len) if takes != Takes::Part => count(state, len).map(|()| made),
             _ => Ok(made),
         }
     });
+}
+
+/// Counts a text that a filter has made.
+fn count(state: &mut State<'_, '_>, len: usize) -> Result<(), Error> {
+    if len > VALUE_MAX {
+        return Err(too_large());
+    }
+    let before = state.get_temp(MADE).and_then(|made| made.as_usize()).unwrap_or(0);
+    let all = before.saturating_add(len);
+    if all > MADE_MAX {
+        return Err(wrong(format!("the filters make more than {MADE_MAX} bytes in all")));
+    }
+    state.set_temp(MADE, Value::from(all));
+    Ok(())
 }
 
 /// Writes a value into the output as its part wants it.
@@ -91,6 +113,9 @@ pub(super) fn weigh(value: &Value, indent: usize) -> Result<(), Error> {
 
 /// Takes the weight of `value` off `left`; false when nothing is left.
 fn spend(value: &Value, indent: usize, depth: usize, left: &mut usize) -> Result<bool, Error> {
+    if depth > DEPTH_MAX {
+        return Err(wrong(format!("a value is nested more than {DEPTH_MAX} deep")));
+    }
     let mut take = |weight: usize| {
         let rest = left.checked_sub(weight);
         *left = rest.unwrap_or(0);
@@ -192,6 +217,16 @@ mod tests {
         assert_eq!(render(&chain(2), Escape::None, quotes.clone()).unwrap(), "406");
         let said = render(&chain(13), Escape::None, quotes).unwrap_err();
         assert!(said.contains("larger than"), "{said}");
+    }
+
+    #[test]
+    fn what_the_filters_of_one_rendering_make_is_bounded_together() {
+        let most = MADE_MAX / VALUE_MAX;
+        let variables = |n: usize| json!({ "text": "x".repeat(VALUE_MAX), "many": vec![0; n] });
+        let source = "{% for i in many %}{{ text|upper|length }}{% endfor %}";
+        assert!(render(source, Escape::None, variables(most)).is_ok());
+        let said = render(source, Escape::None, variables(most + 1)).unwrap_err();
+        assert!(said.contains("8388608 bytes in all"), "{said}");
     }
 
     #[test]

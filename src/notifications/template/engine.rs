@@ -258,7 +258,7 @@ fn truncate(text: &str, characters: Option<usize>) -> Result<String, Error> {
     if text.chars().nth(most).is_none() {
         return bounded(text.to_owned());
     }
-    Ok(text.chars().take(most - 1).chain(['…']).collect())
+    bounded(text.chars().take(most - 1).chain(['…']).collect())
 }
 
 /// An RFC 3339 time as `format` (strftime; `%Y-%m-%d %H:%M` if none) says, in an IANA time zone (UTC if none).

@@ -35,6 +35,8 @@ async fn entries_are_taken_off_the_list_by_reason_and_time() {
         |matched: usize, removed: usize| json!({"matched": matched, "removed": removed, "dry_run": removed == 0});
     assert_eq!(remove(&api, "reason=manual&dry_run=true").await, done(231, 0));
     assert_eq!(remove(&api, "reason=hard_bounce&dry_run=true").await, done(0, 0));
+    let unsubscribed = api.call(Method::DELETE, "/api/v1/suppressions?reason=unsubscribed", None).await.unwrap();
+    assert_eq!((unsubscribed.0, &unsubscribed.1["errors"][0]["field"]), (400, &json!("reason")));
     assert_eq!(remove(&api, &format!("reason=manual&created_before={later}&dry_run=true")).await, done(121, 0));
     assert_eq!(remove(&api, "reason=manual&notification_type=push&dry_run=true").await, done(1, 0));
     assert_eq!(remove(&api, &format!("reason=manual&created_after={later}")).await, done(110, 110));

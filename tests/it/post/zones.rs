@@ -40,9 +40,13 @@ async fn is_quiet(api: &Api, user: &str, offset: i64) -> bool {
 }
 
 async fn doctor(dir: &Path, zones: &str, folder: &Path) -> (Option<i32>, String) {
+    run("doctor", dir, zones, folder).await
+}
+
+async fn run(verb: &str, dir: &Path, zones: &str, folder: &Path) -> (Option<i32>, String) {
     let mut command = binary();
     let store = format!("sqlite://{}", dir.join("doctor.db").display());
-    command.args(["doctor", "--store-url", &store]).env("TZDIR", folder).env("APP__TIME__ZONES", zones);
+    command.args([verb, "--store-url", &store]).env("TZDIR", folder).env("APP__TIME__ZONES", zones);
     let out = output(command).await;
     let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     (out.status.code(), said)
@@ -82,6 +86,7 @@ async fn the_hosts_time_zones_are_asked_only_if_the_configuration_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_doctor_tells_the_release_and_a_host_without_time_zones() {
     let (host, dir) = (strange_host(), tempfile::tempdir().unwrap());
+    assert_eq!(run("migrate", dir.path(), "bundled", host.path()).await, (Some(0), String::new()));
     let (code, said) = doctor(dir.path(), "bundled", host.path()).await;
     let release = Zones::bundled().release().to_owned();
     assert!(code == Some(0) && said.contains(&format!("time zones: {release} (bundled)")), "{code:?} {said}");

@@ -132,7 +132,7 @@ async fn a_purged_queue_is_empty_and_goes_on() {
     for _ in 0..5 {
         t.submit_to("a", json!([[{"append": log}]])).await;
     }
-    assert_eq!(t.app.jobs.purge(&queue("a")).await.unwrap(), 5);
+    assert_eq!(t.app.jobs.purge(&queue("a"), Authority::PROGRAM).await.unwrap(), 5);
     assert_eq!(t.app.broker.depth(&queue("a")).await.unwrap(), 0);
     let w = t.start_worker();
     let id = t.submit_to("a", json!([[{"append": log}]])).await;
