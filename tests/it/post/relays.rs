@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use app::base::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
-use super::{Api, House, id_of, steps};
+use super::{Api, House, id_of};
 use crate::support::{
     eventually_within,
     exim::Exim,

@@ -86,7 +86,8 @@ async fn the_hosts_time_zones_are_asked_only_if_the_configuration_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_doctor_tells_the_release_and_a_host_without_time_zones() {
     let (host, dir) = (strange_host(), tempfile::tempdir().unwrap());
-    assert_eq!(run("migrate", dir.path(), "bundled", host.path()).await, (Some(0), String::new()));
+    let (code, said) = run("migrate", dir.path(), "bundled", host.path()).await;
+    assert_eq!(code, Some(0), "{said}");
     let (code, said) = doctor(dir.path(), "bundled", host.path()).await;
     let release = Zones::bundled().release().to_owned();
     assert!(code == Some(0) && said.contains(&format!("time zones: {release} (bundled)")), "{code:?} {said}");
