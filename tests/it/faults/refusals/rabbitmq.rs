@@ -132,13 +132,19 @@ async fn a_reserved_name_costs_only_itself() {
     channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
 }
 
+/// The server behind a long way.
+async fn far_away(delay: Duration, prefix: &str) -> (Proxy, Arc<dyn Broker>) {
+    let (before, after) = url().split_once("127.0.0.1:").map(|(b, a)| (b.to_owned(), a.to_owned())).unwrap();
+    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+    let proxy = Proxy::start_far(after[..digits].parse().unwrap(), delay).await;
+    let far = connect(&format!("{before}127.0.0.1:{}{}", proxy.port(), &after[digits..]), prefix);
+    (proxy, far)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_queues_far_away_are_declared_side_by_side() {
     let prefix = format!("{}-", servers::unique());
-    let (before, after) = url().split_once("127.0.0.1:").map(|(b, a)| (b.to_owned(), a.to_owned())).unwrap();
-    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-    let proxy = Proxy::start_far(after[..digits].parse().unwrap(), Duration::from_millis(20)).await;
-    let far = connect(&format!("{before}127.0.0.1:{}{}", proxy.port(), &after[digits..]), &prefix);
+    let (_proxy, far) = far_away(Duration::from_millis(20), &prefix).await;
     let (_connection, channel) = channel().await;
     let names: Vec<String> = (0..200).map(|n| format!("q{n}")).collect();
     for bad in ["q0", "q77", "q150"] {
@@ -191,6 +197,35 @@ async fn messages_of_others_take_nobodys_place() {
     };
     let (got, ()) = within("a delivery", async { tokio::join!(biased; consumer.next(&wanted), said) }).await;
     assert_eq!(got.unwrap()[0].wake_up.job, new.job);
+}
+
+/// They are more than one call can pass by, and still there afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_messages_of_others_make_nobody_deaf() {
+    const FOREIGN: u64 = 2_400;
+    let prefix = format!("{}-", servers::unique());
+    let (_proxy, far) = far_away(Duration::from_millis(15), &prefix).await;
+    let (near, old, other) = (connect(&url(), &prefix), wake_up("q", 1), wake_up("r", 1));
+    near.publish(&[old.clone(), other.clone()]).await.unwrap();
+    let (_connection, channel) = channel().await;
+    let name = format!("{prefix}q");
+    for _ in 0..FOREIGN {
+        let (properties, options) = (BasicProperties::default().with_priority(9), BasicPublishOptions::default());
+        channel.basic_publish("".into(), name.as_str().into(), options, b"not ours", properties).await.unwrap();
+    }
+    wait_until("all lie there", async || near.depth(&queue("q")).await.unwrap() == FOREIGN + 1).await;
+    let mut consumer = far.consumer().await.unwrap();
+    let wanted = want(&["q", "r"]);
+    for w in [&other, &old] {
+        let got = within("a delivery", consumer.next(&wanted)).await.unwrap();
+        assert_eq!(got.iter().map(|d| d.wake_up.job).collect::<Vec<_>>(), [w.job]);
+        consumer.ack(&tags(&got)).await.unwrap();
+    }
+    drop(consumer);
+    wait_until("they are back", async || near.depth(&queue("q")).await.unwrap() == FOREIGN).await;
+    for q in ["q", "r"] {
+        channel.queue_delete(format!("{prefix}{q}").as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    }
 }
 
 /// What README says that a user needs, for the prefix `app-`.
