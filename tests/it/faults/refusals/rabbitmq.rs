@@ -40,9 +40,7 @@ async fn heavy_costs_only_itself(broker: &dyn Broker, says: &[&str]) {
     assert_eq!(refused(broker, &all, "heavy").await, said);
     takes(broker, &["heavy", "q"], &[&all[1]]).await;
     // Who looks for faults finds it, and only it.
-    let Err(BrokerError::Refused(found)) = broker.examine(&["q", "heavy", "r"].map(queue)).await else {
-        panic!("nothing is found")
-    };
+    let found = broker.examine(&["q", "heavy", "r"].map(queue)).await.unwrap().queues;
     assert_eq!(found.len(), 1);
     assert!(found[0].queue == queue("heavy") && found[0].why == said, "{found:?}");
 }
@@ -228,6 +226,39 @@ async fn thousands_of_messages_of_others_make_nobody_deaf() {
     }
 }
 
+/// A policy bounds it, and RabbitMQ says no to each message beyond.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_is_told_and_costs_only_itself() {
+    let mut all: Value = serde_json::from_str(&definitions(&[("app", [".*"; 3])])).unwrap();
+    all["policies"] = json!([{"vhost": "/", "name": "small", "pattern": "^small$", "apply-to": "queues", "priority": 0,
+        "definition": {"max-length": 1, "overflow": "reject-publish"}}]);
+    let server = Server::start_with("rabbitmq", Some(("definitions.json", &all.to_string())));
+    let broker = connect(&format!("amqp://app:secret@127.0.0.1:{}/%2f", server.port), "");
+    wait_until("RabbitMQ answers", async || broker.check().await.is_ok()).await;
+    let why = eventually("it is full", async || {
+        let (small, q) = (wake_up("small", 5), wake_up("q", 5));
+        match broker.publish(&[small, q.clone(), wake_up("small", 5)]).await {
+            Ok(()) => {}
+            Err(BrokerError::Refused(refused)) => {
+                takes(&*broker, &["q"], &[&q]).await;
+                return (refused.len() == 1).then(|| refused[0].clone());
+            }
+            Err(e) => panic!("{e}"),
+        }
+        None
+    })
+    .await;
+    assert!(why.queue == queue("small") && why.why.contains("`max-length`"), "{why:?}");
+    assert_eq!(broker.set_aside(), [why]);
+    let notes = broker.notes();
+    assert!(notes.len() == 1 && notes[0].contains("`small` takes no wake-ups for now"), "{notes:?}");
+    // Nobody waits for a time to try.
+    broker.purge(&queue("small")).await.unwrap();
+    let w = wake_up("small", 5);
+    broker.publish(std::slice::from_ref(&w)).await.unwrap();
+    takes(&*broker, &["small"], &[&w]).await;
+}
+
 /// What README says that a user needs, for the prefix `app-`.
 const RIGHTS: [(&str, &str); 3] = [
     ("configure", "^(app-.*|amq\\.gen-.*)$"),
@@ -291,7 +322,7 @@ async fn rights_that_are_lacking_cost_only_what_they_are_for() {
 /// With the rights that README lists nothing is lacking, and nothing else is there to be had.
 async fn exactly_these_are_enough(broker: &dyn Broker, outside: &dyn Broker) {
     assert_eq!(broker.inspect().await, Ok(Vec::new()));
-    broker.examine(&["q", "r"].map(queue)).await.unwrap();
+    assert_eq!(broker.examine(&["q", "r"].map(queue)).await.unwrap(), Lacks::default());
     let all = [wake_up("q", 5), wake_up("r", 9)];
     broker.publish(&all).await.unwrap();
     assert_eq!(broker.depth(&queue("q")).await.unwrap(), 1);
@@ -302,6 +333,7 @@ async fn exactly_these_are_enough(broker: &dyn Broker, outside: &dyn Broker) {
     consumer.give_back(&tags(&got)).await.unwrap();
     takes(broker, &["q", "r"], &[&all[0], &all[1]]).await;
     broadcasts_work(broker).await;
+    a_look_finds_nothing_and_tells_nobody(broker).await;
     assert_eq!(broker.purge(&queue("q")).await.unwrap(), 0);
     assert_eq!((broker.set_aside(), broker.notes()), (Vec::new(), Vec::new()));
     let why = refused(outside, &[wake_up("q", 5)], "q").await;
