@@ -82,7 +82,7 @@ pub struct Report {
 
 /// Looks at every backend that the configuration names: whether it lets this program in, which
 /// settings put at risk what is promised, and which of the workers' queues and which rights its
-/// server refuses. The look makes no database and no queue.
+/// server refuses. The look makes nothing that lasts, and no worker hears of it.
 ///
 /// # Errors
 /// If the configuration cannot be used.

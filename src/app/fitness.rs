@@ -21,7 +21,7 @@ use crate::{
         id::QueueName,
         probe::{Probe, Unfit},
     },
-    broker::{Broker, BrokerError, Control},
+    broker::{Broker, Lacks},
 };
 
 /// How long one look may take.
@@ -50,17 +50,10 @@ pub(super) async fn look(probes: &[Arc<dyn Probe>]) -> Vec<Finding> {
 
 /// What the broker's server refuses: a sentence for each queue that is there, and for broadcasts.
 pub(super) async fn refusals(broker: &dyn Broker, queues: &[QueueName]) -> Vec<String> {
-    let told = |e: BrokerError| match e {
-        BrokerError::Refused(refused) => refused.into_iter().map(|r| r.why).collect(),
-        other => vec![other.to_string()],
-    };
-    let mut all = broker.examine(queues).await.err().map(told).unwrap_or_default();
-    let said = broker.broadcast(&Control::QueuesChanged).await;
-    let heard = broker.listen().await.map(drop);
-    let mut parts: Vec<String> = [said, heard].into_iter().filter_map(Result::err).flat_map(told).collect();
-    parts.dedup();
-    all.extend(parts);
-    all
+    match broker.examine(queues).await {
+        Ok(Lacks { queues, broadcasts }) => queues.into_iter().map(|q| q.why).chain(broadcasts).collect(),
+        Err(e) => vec![e.to_string()],
+    }
 }
 
 /// Bounds one look.

@@ -12,6 +12,7 @@ pub mod merge;
 pub mod page;
 pub mod probe;
 pub mod secret;
+pub mod seldom;
 pub mod shutdown;
 pub mod store;
 pub mod zone;

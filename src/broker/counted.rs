@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Broker, BrokerError, Consumer, Control, Delivery, Listener, SetAside, WakeUp, Want};
+use super::{Broker, BrokerError, Consumer, Control, Delivery, Lacks, Listener, SetAside, WakeUp, Want};
 use crate::{
     base::{
         id::QueueName,
@@ -77,7 +77,7 @@ impl Broker for Counted {
         Ok(Box::new(CountedConsumer(self.0.consumer().await?)))
     }
 
-    async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
+    async fn examine(&self, queues: &[QueueName]) -> Result<Lacks, BrokerError> {
         self.0.examine(queues).await
     }
 

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use futures_util::future::select_all;
 use tokio::sync::{Notify, broadcast};
 
-use super::{Broker, BrokerError, Consumer, Control, Delivery, Listener, SetAside, WakeUp, Want};
+use super::{Broker, BrokerError, Consumer, Control, Delivery, Lacks, Listener, SetAside, WakeUp, Want};
 use crate::base::{
     id::{JobId, Priority, QueueName},
     probe::Probe,
@@ -126,8 +126,8 @@ impl Broker for Embedded {
         Ok(Box::new(EmbeddedConsumer { shared: Arc::clone(&self.0), taken: HashMap::new(), next_tag: 0 }))
     }
 
-    async fn examine(&self, _queues: &[QueueName]) -> Result<(), BrokerError> {
-        Ok(())
+    async fn examine(&self, _queues: &[QueueName]) -> Result<Lacks, BrokerError> {
+        Ok(Lacks::default())
     }
 
     fn set_aside(&self) -> Vec<SetAside> {

@@ -74,6 +74,33 @@ pub struct SetAside {
     pub why: String,
 }
 
+/// What the broker's server refuses to this program, as far as a look shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacks {
+    /// Queues.
+    pub queues: Vec<SetAside>,
+    /// Why broadcasts cannot be said or heard; empty if both can be, as far as is known.
+    pub broadcasts: Vec<String>,
+}
+
+impl Lacks {
+    /// Notes what a try to say or hear something showed.
+    ///
+    /// # Errors
+    /// If it did not come to that.
+    fn note(&mut self, tried: Result<(), BrokerError>) -> Result<(), BrokerError> {
+        match tried {
+            Err(BrokerError::NoBroadcasts(why)) => {
+                if !self.broadcasts.contains(&why) {
+                    self.broadcasts.push(why);
+                }
+                Ok(())
+            }
+            tried => tried,
+        }
+    }
+}
+
 fn sentence(refused: &[SetAside]) -> String {
     refused.iter().map(|r| r.why.as_str()).collect::<Vec<_>>().join("; ")
 }
@@ -113,12 +140,12 @@ pub trait Broker: Probe {
     /// If the broker cannot be reached.
     async fn consumer(&self) -> Result<Box<dyn Consumer>, BrokerError>;
 
-    /// Looks whether these queues can be published to and taken from, by what can be tried without taking anything. Makes
-    /// none: of a queue that is not there yet nothing is known.
+    /// Looks whether these queues can be published to and taken from, and broadcasts said and heard, by what can be
+    /// tried without taking or saying anything. Makes nothing: of what is not there yet nothing is known.
     ///
     /// # Errors
-    /// [`BrokerError::Refused`] with those that cannot; or if the broker cannot be reached.
-    async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError>;
+    /// If the broker cannot be reached.
+    async fn examine(&self, queues: &[QueueName]) -> Result<Lacks, BrokerError>;
 
     /// The queues that the server refuses to this process, as far as it has tried of late.
     fn set_aside(&self) -> Vec<SetAside>;

@@ -18,6 +18,8 @@ use tokio::sync::{
     mpsc::{UnboundedReceiver, unbounded_channel},
 };
 
+use crate::base::seldom::Seldom;
+
 /// A connection younger than this is not replaced because its server takes no writes: where no other
 /// server is behind the address, callers must not make a new connection for each call.
 const YOUNG: Duration = Duration::from_millis(100);
@@ -38,16 +40,49 @@ pub struct Link {
     client: Client,
     db: i64,
     settings: Settings,
-    shared: Mutex<Shared>,
+    shared: Mutex<Shared<MultiplexedConnection>>,
     moves: AtomicU64,
 }
 
 /// The connection that calls share; their commands travel pipelined.
-#[derive(Default)]
-struct Shared {
-    connection: Option<(MultiplexedConnection, Instant)>,
+struct Shared<C> {
+    connection: Option<(C, Instant)>,
     /// Counts connections, so that a late failure of an old one does not end its successor.
     generation: u64,
+    /// When it was last told that the server takes no writes.
+    told: Seldom,
+}
+
+/// What becomes of the shared connection after a failure.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It stays: another one would lead nowhere else.
+    Kept,
+    /// Another call that met the same failure has given it up.
+    Gone,
+    /// It is given up; whether that is worth telling.
+    GivenUp { tell: bool },
+}
+
+impl<C> Default for Shared<C> {
+    fn default() -> Self {
+        Self { connection: None, generation: 0, told: Seldom::default() }
+    }
+}
+
+impl<C> Shared<C> {
+    /// Gives up a connection that broke, or that leads to a server that takes no writes.
+    fn give_up(&mut self, generation: u64, broken: bool, now: Instant) -> Fate {
+        let Some((_, made)) = self.connection.as_ref().filter(|_| self.generation == generation) else {
+            return Fate::Gone;
+        };
+        if !broken && now.saturating_duration_since(*made) < YOUNG {
+            return Fate::Kept;
+        }
+        self.connection = None;
+        // As long as nobody takes over, it happens to one connection after the other.
+        Fate::GivenUp { tell: !broken && self.told.is_due(now) }
+    }
 }
 
 /// Whether the server says that it takes no writes: it is a replica now, has lost its master, or is
@@ -162,19 +197,17 @@ impl Link {
     /// Gives the shared connection up after `e`, unless a newer one has taken its place; returns
     /// whether another one is worth a try.
     async fn forget(&self, generation: u64, e: &RedisError) -> bool {
-        let mut shared = self.shared.lock().await;
-        if shared.generation != generation {
-            return true;
-        }
-        if !is_broken(e) {
-            if shared.connection.as_ref().is_some_and(|(_, made)| made.elapsed() < YOUNG) {
-                return false;
-            }
-            tracing::warn!(error = %e, "Redis takes no writes, looking for the server that does at the same address");
+        let broken = is_broken(e);
+        let fate = self.shared.lock().await.give_up(generation, broken, Instant::now());
+        if let Fate::GivenUp { tell } = fate
+            && !broken
+        {
             self.moves.fetch_add(1, Ordering::Relaxed);
+            if tell {
+                tracing::warn!(error = %e, "Redis takes no writes, looking for the server that does at the same address");
+            }
         }
-        shared.connection = None;
-        true
+        fate != Fate::Kept
     }
 
     /// The next call makes a new connection: this one does not answer. Waits for nobody, because
@@ -214,6 +247,24 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Many calls meet the failure of one connection, and a server that stays as it is fails each.
+    #[test]
+    fn a_connection_is_given_up_once_and_told_once_in_a_while() {
+        let (mut shared, start) = (Shared::default(), Instant::now());
+        shared.connection = Some(((), start));
+        assert_eq!(shared.give_up(0, false, start), Fate::Kept);
+        assert_eq!(shared.give_up(0, false, start + YOUNG), Fate::GivenUp { tell: true });
+        assert_eq!(shared.give_up(0, false, start + YOUNG), Fate::Gone);
+        (shared.connection, shared.generation) = (Some(((), start)), 1);
+        assert_eq!(shared.give_up(0, false, start + YOUNG), Fate::Gone);
+        assert_eq!(shared.give_up(1, false, start + 2 * YOUNG), Fate::GivenUp { tell: false });
+        shared.connection = Some(((), start));
+        assert_eq!(shared.give_up(1, true, start), Fate::GivenUp { tell: false });
+        shared.connection = Some(((), start));
+        let later = start + YOUNG + crate::base::seldom::PAUSE;
+        assert_eq!(shared.give_up(1, false, later), Fate::GivenUp { tell: true });
+    }
 
     #[test]
     fn what_servers_say_is_understood() {

@@ -1,38 +1,40 @@
 //! The task behind a consumer: fetches what is wanted and listens at empty queues, over a channel of its own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::{
     StreamExt,
-    future::{BoxFuture, join_all, pending},
+    future::{BoxFuture, join_all, pending, ready},
     stream::FuturesUnordered,
 };
 use lapin::{
     Channel,
     message::Delivery as Message,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    declare::{Declarer, refusal},
+    declare::Declarer,
     held::Held,
-    link::{ACCESS_REFUSED, Link, Names, RESOURCE_LOCKED, close, code, look, unavailable},
+    link::{Link, Names, close, unavailable},
 };
 use crate::{
     base::id::QueueName,
     broker::{
         BrokerError, Delivery, Want,
-        aside::{Aside, Step},
+        aside::Aside,
         bounded,
         desk::{Settle, TaskEnd},
     },
 };
+
+mod take;
 
 /// A consumer that was asked for nothing for this long takes its bells down: others may want what would ring them.
 const UNASKED: Duration = Duration::from_millis(100);
@@ -41,9 +43,6 @@ const UNASKED: Duration = Duration::from_millis(100);
 const BELL: Duration = Duration::from_secs(10);
 /// Most queues that are begun to be declared at once.
 const AT_ONCE: usize = 1000;
-/// So many queues are asked for messages without a look first.
-const FEW: usize = 4;
-
 /// What is known of a queue.
 #[derive(Default)]
 struct Queue {
@@ -71,6 +70,8 @@ pub(super) struct Task {
     declaring: Option<Declaring>,
     bells: FuturesUnordered<BoxFuture<'static, Rung>>,
     held: Held,
+    /// The last take left a queue before it was empty or what is wanted was there.
+    unread: bool,
     asked_at: Instant,
     /// Since when a bell has been standing; no later than the oldest.
     hung_at: Option<Instant>,
@@ -108,6 +109,7 @@ impl Task {
             declaring: None,
             bells: FuturesUnordered::new(),
             held: Held::default(),
+            unread: false,
             asked_at: Instant::now(),
             hung_at: None,
         }
@@ -119,15 +121,17 @@ impl Task {
         let qos = async { self.channel.basic_qos(1, BasicQosOptions::default()).await.map_err(|e| unavailable(&e)) };
         bounded(qos).await?;
         loop {
-            let mut retry_at = None;
+            let (mut retry_at, mut again) = (None, false);
             if let Some(want) = end.desk.want() {
                 self.asked_at = Instant::now();
                 retry_at = self.declare(&want);
                 let taken = bounded(self.take(&want)).await?;
+                again = self.unread && taken.is_empty();
                 if !taken.is_empty() {
                     end.desk.put(taken);
                 }
             }
+            self.held.tell();
             let unasked_at = (!self.bells.is_empty() && end.desk.want().is_none()).then(|| self.asked_at + UNASKED);
             // After the second whoever still waits has the queues looked at above, and bells hung anew.
             let down_at = unasked_at.into_iter().chain(self.hung_at.map(|at| at + BELL)).min();
@@ -159,6 +163,7 @@ impl Task {
                     bounded(self.give_back(&tags)).await?;
                 }
                 () = at(down_at) => bounded(self.silence()).await?,
+                () = ready(()), if again => {}
             }
         }
     }
@@ -183,96 +188,6 @@ impl Task {
         let declarer = self.declarer.clone();
         self.declaring = Some(Box::pin(async move { declarer.have(now).await }));
         None
-    }
-
-    /// Fetches what is wanted, as far as it is there. If nothing is there, bells stand at all wanted queues afterwards.
-    async fn take(&mut self, want: &Want) -> Result<Vec<Delivery>, BrokerError> {
-        let shares: Vec<&(QueueName, usize)> =
-            want.shares.iter().filter(|(q, _)| self.queues.contains_key(q)).collect();
-        let mut taken = Vec::new();
-        // What was found empty, and whether something came from it before.
-        let mut empty = self.find_empty(&shares).await?;
-        let fills = shares.iter().map(|(q, _)| (q, want.max));
-        for (queue, share) in shares.iter().map(|(q, n)| (q, *n)).chain(fills) {
-            let n = share.min(want.max.saturating_sub(taken.len()));
-            let has_bell = self.queues.get(queue).is_some_and(|q| q.bell.is_some());
-            let before = taken.len();
-            if n > 0 && !has_bell && !empty.contains_key(queue) && self.fetch(queue, n, &mut taken).await? {
-                empty.insert(queue.clone(), taken.len() > before);
-            }
-        }
-        // A queue that gave something is likely to have more soon: it gets a bell only if there is nothing else to do.
-        let waits = taken.is_empty();
-        let quiet: Vec<QueueName> = empty.into_iter().filter(|(_, gave)| waits || !gave).map(|(q, _)| q).collect();
-        self.hang_bells(quiet).await?;
-        Ok(taken)
-    }
-
-    /// Those of many queues that a look at all of them together finds empty: asking one after the other would take a
-    /// round trip for each.
-    async fn find_empty(&mut self, shares: &[&(QueueName, usize)]) -> Result<BTreeMap<QueueName, bool>, BrokerError> {
-        let silent = |q: &&QueueName| self.queues.get(*q).is_some_and(|known| known.bell.is_none() && known.left == 0);
-        let silent: Vec<&QueueName> = shares.iter().map(|(q, _)| q).filter(silent).collect();
-        if silent.len() <= FEW {
-            return Ok(BTreeMap::new());
-        }
-        let names: Vec<String> = silent.iter().map(|q| self.names.queue(q)).collect();
-        let looks = join_all(names.iter().map(|name| look(&self.channel, name))).await;
-        let mut empty = BTreeMap::new();
-        for (queue, seen) in silent.into_iter().zip(looks) {
-            if seen.map_err(|e| unavailable(&e))?.message_count() == 0 {
-                empty.insert(queue.clone(), false);
-            }
-        }
-        Ok(empty)
-    }
-
-    /// What a failure to take from a queue means: a refusal costs the channel, and a new consumer goes on without the
-    /// queue.
-    fn failed(&self, queue: &QueueName, e: &lapin::Error) -> BrokerError {
-        // Other codes may come for another reason than the question: 406 for a delivery that was held for too long.
-        let asked = code(e).is_some_and(|c| [ACCESS_REFUSED, RESOURCE_LOCKED].contains(&c));
-        match refusal(&self.names.queue(queue), e).filter(|_| asked) {
-            Some(why) => BrokerError::Refused(vec![self.aside.refuse(queue, Step::Take, why)]),
-            None => unavailable(e),
-        }
-    }
-
-    /// Fetches up to `n`, no more at once than there may be; returns whether the queue is empty now.
-    async fn fetch(&mut self, queue: &QueueName, n: usize, taken: &mut Vec<Delivery>) -> Result<bool, BrokerError> {
-        let name = self.names.queue(queue);
-        let mut room = n;
-        while room > 0 {
-            let Some(known) = self.queues.get_mut(queue) else { return Ok(true) };
-            let asked = room.min(known.left.max(1));
-            let gets = (0..asked).map(|_| self.channel.basic_get(name.as_str().into(), BasicGetOptions::default()));
-            let (mut empty, mut failed) = (false, None);
-            for got in join_all(gets).await {
-                match got {
-                    Ok(Some(message)) => {
-                        known.left = message.message_count as usize;
-                        // One that is no wake-up takes nobody's place.
-                        if let Some(delivery) = self.held.note(queue, &message.delivery) {
-                            taken.push(delivery);
-                            room -= 1;
-                        }
-                    }
-                    Ok(None) => empty = true,
-                    Err(e) => failed = failed.or(Some(e)),
-                }
-            }
-            if empty || known.left == 0 {
-                known.left = 0;
-            }
-            let left = known.left;
-            if let Some(e) = failed {
-                return Err(self.failed(queue, &e));
-            }
-            if left == 0 {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Hangs bells at these queues, at all of them together.

@@ -2,12 +2,12 @@
 
 use lapin::{
     BasicProperties, Channel, ExchangeKind,
-    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
+    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeUnbindOptions},
     types::FieldTable,
 };
 use tokio::sync::Mutex;
 
-use super::link::{ACCESS_REFUSED, Link, NOT_FOUND, Names, PRECONDITION_FAILED, code, unavailable};
+use super::link::{ACCESS_REFUSED, Link, NOT_FOUND, Names, PRECONDITION_FAILED, close, code, unavailable};
 use crate::broker::{
     BrokerError,
     aside::{Aside, Part},
@@ -65,16 +65,49 @@ async fn publish(channel: &Channel, names: &Names, said: &[u8]) -> lapin::Result
 
 /// A channel on a connection whose server has the exchange. Who may not make it can use one that is there.
 pub(super) async fn open(link: &Link, names: &Names) -> lapin::Result<Channel> {
-    let declare = async |passive: bool| {
-        let channel = link.connection().await?.create_channel().await?;
-        let options = ExchangeDeclareOptions { durable: true, passive, ..ExchangeDeclareOptions::default() };
-        let (exchange, kind) = (names.control(), ExchangeKind::Fanout);
-        channel.exchange_declare(exchange.as_str().into(), kind, options, FieldTable::default()).await?;
-        Ok(channel)
-    };
-    match declare(false).await {
-        Err(e) if code(&e) == Some(ACCESS_REFUSED) => declare(true).await.map_err(|_missing| e),
+    match declare(link, names, false).await {
+        Err(e) if code(&e) == Some(ACCESS_REFUSED) => declare(link, names, true).await.map_err(|_missing| e),
         done => done,
+    }
+}
+
+async fn declare(link: &Link, names: &Names, passive: bool) -> lapin::Result<Channel> {
+    let channel = link.connection().await?.create_channel().await?;
+    let options = ExchangeDeclareOptions { durable: true, passive, ..ExchangeDeclareOptions::default() };
+    let (exchange, kind) = (names.control(), ExchangeKind::Fanout);
+    channel.exchange_declare(exchange.as_str().into(), kind, options, FieldTable::default()).await?;
+    Ok(channel)
+}
+
+/// Whether there is an exchange. Makes none.
+pub(super) async fn is_there(link: &Link, names: &Names) -> Result<bool, BrokerError> {
+    match declare(link, names, true).await {
+        Ok(channel) => {
+            close(&channel).await;
+            Ok(true)
+        }
+        Err(e) if code(&e) == Some(NOT_FOUND) => Ok(false),
+        Err(e) => Err(unavailable(&e)),
+    }
+}
+
+/// Whether something could be said over an exchange that is there. Undoing a binding that nobody has
+/// made needs the right to write, and to read, and changes nothing.
+pub(super) async fn can_say(link: &Link, names: &Names, aside: &Aside) -> Result<(), BrokerError> {
+    let exchange = names.control();
+    let unbind = async {
+        let channel = open(link, names).await?;
+        let (name, options) = (exchange.as_str(), ExchangeUnbindOptions::default());
+        let key = "app.probe.nowhere".into();
+        channel.exchange_unbind(name.into(), name.into(), key, options, FieldTable::default()).await?;
+        close(&channel).await;
+        Ok(())
+    };
+    match unbind.await {
+        // The rights are asked for first.
+        Err(e) if code(&e) == Some(NOT_FOUND) => Ok(()),
+        Err(e) => Err(refused(&e, names, aside, Part::Saying)),
+        Ok(()) => Ok(()),
     }
 }
 

@@ -19,7 +19,7 @@ use super::link::{
 use crate::{
     base::id::QueueName,
     broker::{
-        BrokerError,
+        BrokerError, SetAside,
         aside::{Aside, Step},
         bounded,
     },
@@ -68,7 +68,8 @@ impl Declarer {
     ///
     /// Errs if the server does not answer.
     pub(super) async fn have(&self, queues: Vec<QueueName>) -> Result<Vec<QueueName>, BrokerError> {
-        let (mut apart, together): (Vec<_>, Vec<_>) = queues.into_iter().partition(|q| self.aside.step(q).is_some());
+        let refused = |q: &QueueName| self.aside.step(q).is_some_and(|step| step != Step::Fill);
+        let (mut apart, together): (Vec<_>, Vec<_>) = queues.into_iter().partition(refused);
         let (mut had, mut late) = (Vec::new(), Vec::new());
         for some in together.chunks(SIDE_BY_SIDE) {
             for (queue, outcome) in some.iter().zip(self.together(some).await?) {
@@ -116,8 +117,8 @@ impl Declarer {
         Ok(had)
     }
 
-    /// Tries to have the queues that there are and to take from each; for whoever looks for faults.
-    pub(super) async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
+    /// Tries to have the queues that there are and to take from each; returns those that are refused.
+    pub(super) async fn examine(&self, queues: &[QueueName]) -> Result<Vec<SetAside>, BrokerError> {
         let tries = queues.iter().cloned().map(|q| async move {
             match self.is_missing(&q).await {
                 Ok(true) => (Ok(Outcome::Had), q),
@@ -137,7 +138,7 @@ impl Declarer {
             };
             refused.push(self.aside.refuse(&queue, step, why));
         }
-        if refused.is_empty() { Ok(()) } else { Err(BrokerError::Refused(refused)) }
+        Ok(refused)
     }
 
     /// Whether the server says that there is no such queue; what else it may say is found by trying to have it.

@@ -34,8 +34,8 @@ use async_trait::async_trait;
 use lapin::{options::QueuePurgeOptions, uri::AMQPUri};
 
 use super::{
-    Broker, BrokerError, CALL_TIMEOUT, Consumer, Control, Listener, Options, SetAside, WakeUp, aside::Aside, bounded,
-    desk,
+    Broker, BrokerError, CALL_TIMEOUT, Consumer, Control, Lacks, Listener, Options, SetAside, WakeUp, aside::Aside,
+    bounded, desk,
 };
 use crate::base::{
     id::QueueName,
@@ -130,8 +130,16 @@ impl Broker for RabbitMq {
         Ok(Box::new(handle))
     }
 
-    async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
-        self.publisher.declarer.examine(queues).await
+    async fn examine(&self, queues: &[QueueName]) -> Result<Lacks, BrokerError> {
+        let queues = self.publisher.declarer.examine(queues).await?;
+        let mut lacks = Lacks { queues, broadcasts: Vec::new() };
+        let link = &self.consuming;
+        if self.consuming(controls::is_there(link, &self.names)).await? {
+            lacks.note(self.consuming(controls::can_say(link, &self.names, &self.aside)).await)?;
+            // Its queue ends with it.
+            lacks.note(self.listen().await.map(drop))?;
+        }
+        Ok(lacks)
     }
 
     fn set_aside(&self) -> Vec<SetAside> {

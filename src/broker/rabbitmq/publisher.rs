@@ -223,10 +223,14 @@ impl Publisher {
             match confirm.map_err(|e| broken(&e))?.await.map_err(|e| broken(&e))? {
                 Confirmation::Ack(None) | Confirmation::NotRequested => {}
                 Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => returned.push(*w),
-                // A queue that is full, or a quorum queue without its leader: nothing to set aside for long.
+                Confirmation::Nack(None) if refused.iter().any(|r| r.queue == w.queue) => {}
                 Confirmation::Nack(None) => {
-                    let why = format!("RabbitMQ does not take messages for the queue `{}`", self.names.queue(&w.queue));
-                    refused.push(SetAside { queue: w.queue.clone(), why });
+                    let why = format!(
+                        "RabbitMQ takes no messages for the queue `{}`: it is full by its own limits or a policy's \
+                         (`max-length` with `reject-publish`), or a quorum queue lacks most of its nodes",
+                        self.names.queue(&w.queue)
+                    );
+                    refused.push(self.aside.refuse(&w.queue, Step::Fill, why));
                 }
             }
         }

@@ -1,10 +1,11 @@
 //! Whether a server lets this program in and is set to keep what it is given.
 
-use deadpool_redis::redis::{RedisError, cmd};
+use deadpool_redis::redis::{RedisError, aio::MultiplexedConnection, cmd};
 
 use super::Inner;
 use crate::{
     base::probe::Unfit,
+    broker::{BrokerError, aside::Part, bounded},
     redis::{is_no_right, is_refusal},
 };
 
@@ -41,6 +42,25 @@ pub(super) async fn inspect(inner: &Inner) -> Result<Vec<String>, Unfit> {
         Ok(()) => {}
     }
     Ok(warnings)
+}
+
+/// Whether something could be said to all workers. Nothing is said to them: the right to a channel is
+/// the same for saying and hearing, and whether anything may be published shows at a channel that
+/// nobody hears.
+pub(super) async fn can_say(inner: &Inner, heard: &Result<(), BrokerError>) -> Result<(), BrokerError> {
+    let mut publish = cmd("PUBLISH");
+    publish.arg(format!("{}?", inner.bells())).arg("");
+    let publish = &publish;
+    let said = bounded(async {
+        let call = |mut c: MultiplexedConnection| async move { publish.query_async::<()>(&mut c).await };
+        Ok(inner.link.call(call).await)
+    });
+    match said.await? {
+        // Other channels may be allowed than this one.
+        Err(e) if is_no_right(&e) && heard.is_ok() && !e.to_string().contains("'publish'") => Ok(()),
+        Err(e) => Err(inner.part_failed(Part::Saying, &e)),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Judges a server by what it tells about itself.

@@ -27,7 +27,7 @@ use deadpool_redis::redis::{Cmd, FromRedisValue, RedisError, RedisResult, aio::M
 use futures_util::future::join_all;
 
 use super::{
-    Broker, BrokerError, Consumer, Control, Listener, Options, SetAside, WakeUp,
+    Broker, BrokerError, Consumer, Control, Lacks, Listener, Options, SetAside, WakeUp,
     aside::{Aside, Part, Step},
     bounded, desk,
 };
@@ -205,18 +205,19 @@ impl Inner {
         self.push_all(wake_ups, scripts::End::Head).await
     }
 
-    /// Tries to take nothing from a queue.
-    async fn examine(&self, queue: &QueueName) -> Result<(), BrokerError> {
+    /// Tries to take nothing from a queue; returns it if it is refused.
+    async fn examine(&self, queue: &QueueName) -> Result<Option<SetAside>, BrokerError> {
         let pop = &self.scripts.pop(&self.lists(queue), 0);
         let call = |mut c: MultiplexedConnection| async move { pop.invoke_async::<Popped>(&mut c).await };
-        let popped = self.call(call, |e| self.failed(queue, Step::Take, e)).await?;
-        match self.told(queue, &popped) {
-            Some(why) => Err(BrokerError::Refused(vec![self.aside.refuse(queue, Step::Take, why)])),
-            None => {
-                self.aside.admit(queue);
-                Ok(())
-            }
+        let popped = match self.call(call, |e| self.failed(queue, Step::Take, e)).await {
+            Err(BrokerError::Refused(refused)) => return Ok(refused.into_iter().next()),
+            popped => popped?,
+        };
+        let refused = self.told(queue, &popped).map(|why| self.aside.refuse(queue, Step::Take, why));
+        if refused.is_none() {
+            self.aside.admit(queue);
         }
+        Ok(refused)
     }
 
     /// What is wrong with a list of a queue, if a pop met one that is of another type.
@@ -301,15 +302,15 @@ impl Broker for Redis {
         Ok(Box::new(handle))
     }
 
-    async fn examine(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
-        let mut refused = Vec::new();
+    async fn examine(&self, queues: &[QueueName]) -> Result<Lacks, BrokerError> {
+        let mut lacks = Lacks::default();
         for examined in join_all(queues.iter().map(|q| self.0.examine(q))).await {
-            match examined {
-                Err(BrokerError::Refused(some)) => refused.extend(some),
-                examined => examined?,
-            }
+            lacks.queues.extend(examined?);
         }
-        if refused.is_empty() { Ok(()) } else { Err(BrokerError::Refused(refused)) }
+        let heard = self.listen().await.map(drop);
+        lacks.note(fitness::can_say(&self.0, &heard).await)?;
+        lacks.note(heard)?;
+        Ok(lacks)
     }
 
     fn set_aside(&self) -> Vec<SetAside> {

@@ -14,7 +14,8 @@ pub(super) const BATCH: usize = 1000;
 
 /// KEYS: the lists to push to. ARGV: RPUSH or LPUSH; the bell's channel; how many go into each list; all of them, in the
 /// order of the lists. Returns nothing if the bell need not ring, an empty text if it rang, or what the server said when
-/// it refused. A list that is of another type fails the script after the others were pushed to.
+/// it refused. A list that is of another type fails the script after the others were pushed to, and
+/// is named.
 const PUSH: &str = r"
 local at, rings, refused = #KEYS + 3, false, nil
 for i, list in ipairs(KEYS) do
@@ -22,6 +23,7 @@ for i, list in ipairs(KEYS) do
   local got = redis.pcall(ARGV[1], list, unpack(ARGV, at, at + n - 1))
   if type(got) == 'table' and got.err then
     if not string.find(got.err, 'WRONGTYPE', 1, true) then return got end
+    got.err = got.err .. ', `' .. list .. '`'
     refused = got
   elseif got == n then
     rings = true

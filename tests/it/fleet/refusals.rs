@@ -2,7 +2,8 @@
 
 use deadpool_redis::redis;
 use lapin::{
-    options::{QueueDeclareOptions, QueueDeleteOptions},
+    ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
 use serde_json::{Value, json};
@@ -63,6 +64,27 @@ async fn a_refused_queue_is_told_and_costs_only_itself() {
     assert!(health.get("degraded").is_none(), "{health}");
     let (code, said) = app(&["doctor"], &fleet).await;
     assert!(code == Some(0) && said.contains("rabbitmq: ok"), "{said}");
+}
+
+/// Neither the queues of the workers nor the exchange of broadcasts are made by a look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_leaves_nothing_behind_in_rabbitmq() {
+    let fleet = Fleet::shared(Via::Rabbitmq).await;
+    let prefix = fleet.setting("APP__BROKER__PREFIX").to_owned();
+    let (_, said) = app(&["doctor"], &fleet).await;
+    assert!(said.contains("rabbitmq: ok"), "{said}");
+    let admin = servers::amqp(fleet.setting("APP__BROKER__URL")).await.unwrap();
+    let look = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let (name, kind) = (format!("{prefix}app.control"), ExchangeKind::Fanout);
+    let channel = admin.create_channel().await.unwrap();
+    let seen = channel.exchange_declare(name.as_str().into(), kind, look, FieldTable::default()).await;
+    assert!(seen.as_ref().is_err_and(|e| e.to_string().contains("no exchange")), "{seen:?}");
+    for queue in ["default", "heavy"] {
+        let channel = admin.create_channel().await.unwrap();
+        let (name, look) = (format!("{prefix}{queue}"), QueueDeclareOptions::default().passive());
+        let seen = channel.queue_declare(name.as_str().into(), look, FieldTable::default()).await;
+        assert!(seen.as_ref().is_err_and(|e| e.to_string().contains("no queue")), "{seen:?}");
+    }
 }
 
 /// What Redis gives a user who is not given more: keys, but no channels.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use app::{
     base::id::{JobId, QueueName},
-    broker::{self, Broker, BrokerError, Consumer, Delivery, Options, WakeUp, Want},
+    broker::{self, Broker, BrokerError, Consumer, Delivery, Lacks, Options, WakeUp, Want},
 };
 
 use crate::support::{
@@ -89,6 +89,14 @@ async fn broadcasts_work(broker: &dyn Broker) {
     assert_eq!(within("a broadcast", listener.next()).await.unwrap(), Some(broker::Control::Ping));
 }
 
+/// Whoever looks for faults finds none, and nobody hears of the look.
+async fn a_look_finds_nothing_and_tells_nobody(broker: &dyn Broker) {
+    let mut listener = broker.listen().await.unwrap();
+    assert_eq!(broker.examine(&["q", "r"].map(queue)).await.unwrap(), Lacks::default());
+    broker.broadcast(&broker::Control::Ping).await.unwrap();
+    assert_eq!(within("a broadcast", listener.next()).await.unwrap(), Some(broker::Control::Ping));
+}
+
 /// Broadcasts are refused, again and again, and nothing else is.
 async fn broadcasts_are_off(broker: &dyn Broker) {
     for _ in 0..2 {
@@ -99,6 +107,8 @@ async fn broadcasts_are_off(broker: &dyn Broker) {
         broker.publish(&[a.clone(), b.clone()]).await.unwrap();
         takes(broker, &["q"], &[&a, &b]).await;
     }
+    let found = broker.examine(&[]).await.unwrap().broadcasts;
+    assert!(!found.is_empty() && found.iter().all(|why| why.contains("give the user")), "{found:?}");
     let notes = broker.notes().join("\n");
     assert!(notes.contains("broadcasts cannot be sent") && notes.contains("broadcasts are not heard"), "{notes}");
 }

@@ -40,9 +40,7 @@ async fn heavy_costs_only_itself(broker: &dyn Broker, says: &[&str]) {
     assert_eq!(refused(broker, &all, "heavy").await, said);
     takes(broker, &["heavy", "q"], &[&all[1]]).await;
     // Who looks for faults finds it, and only it.
-    let Err(BrokerError::Refused(found)) = broker.examine(&["q", "heavy", "r"].map(queue)).await else {
-        panic!("nothing is found")
-    };
+    let found = broker.examine(&["q", "heavy", "r"].map(queue)).await.unwrap().queues;
     assert_eq!(found.len(), 1);
     assert!(found[0].queue == queue("heavy") && found[0].why == said, "{found:?}");
 }
@@ -132,13 +130,19 @@ async fn a_reserved_name_costs_only_itself() {
     channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
 }
 
+/// The server behind a long way.
+async fn far_away(delay: Duration, prefix: &str) -> (Proxy, Arc<dyn Broker>) {
+    let (before, after) = url().split_once("127.0.0.1:").map(|(b, a)| (b.to_owned(), a.to_owned())).unwrap();
+    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+    let proxy = Proxy::start_far(after[..digits].parse().unwrap(), delay).await;
+    let far = connect(&format!("{before}127.0.0.1:{}{}", proxy.port(), &after[digits..]), prefix);
+    (proxy, far)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_queues_far_away_are_declared_side_by_side() {
     let prefix = format!("{}-", servers::unique());
-    let (before, after) = url().split_once("127.0.0.1:").map(|(b, a)| (b.to_owned(), a.to_owned())).unwrap();
-    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-    let proxy = Proxy::start_far(after[..digits].parse().unwrap(), Duration::from_millis(20)).await;
-    let far = connect(&format!("{before}127.0.0.1:{}{}", proxy.port(), &after[digits..]), &prefix);
+    let (_proxy, far) = far_away(Duration::from_millis(20), &prefix).await;
     let (_connection, channel) = channel().await;
     let names: Vec<String> = (0..200).map(|n| format!("q{n}")).collect();
     for bad in ["q0", "q77", "q150"] {
@@ -191,6 +195,68 @@ async fn messages_of_others_take_nobodys_place() {
     };
     let (got, ()) = within("a delivery", async { tokio::join!(biased; consumer.next(&wanted), said) }).await;
     assert_eq!(got.unwrap()[0].wake_up.job, new.job);
+}
+
+/// They are more than one call can pass by, and still there afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_messages_of_others_make_nobody_deaf() {
+    const FOREIGN: u64 = 2_400;
+    let prefix = format!("{}-", servers::unique());
+    let (_proxy, far) = far_away(Duration::from_millis(15), &prefix).await;
+    let (near, old, other) = (connect(&url(), &prefix), wake_up("q", 1), wake_up("r", 1));
+    near.publish(&[old.clone(), other.clone()]).await.unwrap();
+    let (_connection, channel) = channel().await;
+    let name = format!("{prefix}q");
+    for _ in 0..FOREIGN {
+        let (properties, options) = (BasicProperties::default().with_priority(9), BasicPublishOptions::default());
+        channel.basic_publish("".into(), name.as_str().into(), options, b"not ours", properties).await.unwrap();
+    }
+    wait_until("all lie there", async || near.depth(&queue("q")).await.unwrap() == FOREIGN + 1).await;
+    let mut consumer = far.consumer().await.unwrap();
+    let wanted = want(&["q", "r"]);
+    for w in [&other, &old] {
+        let got = within("a delivery", consumer.next(&wanted)).await.unwrap();
+        assert_eq!(got.iter().map(|d| d.wake_up.job).collect::<Vec<_>>(), [w.job]);
+        consumer.ack(&tags(&got)).await.unwrap();
+    }
+    drop(consumer);
+    wait_until("they are back", async || near.depth(&queue("q")).await.unwrap() == FOREIGN).await;
+    for q in ["q", "r"] {
+        channel.queue_delete(format!("{prefix}{q}").as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    }
+}
+
+/// A policy bounds it, and RabbitMQ says no to each message beyond.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_is_told_and_costs_only_itself() {
+    let mut all: Value = serde_json::from_str(&definitions(&[("app", [".*"; 3])])).unwrap();
+    all["policies"] = json!([{"vhost": "/", "name": "small", "pattern": "^small$", "apply-to": "queues", "priority": 0,
+        "definition": {"max-length": 1, "overflow": "reject-publish"}}]);
+    let server = Server::start_with("rabbitmq", Some(("definitions.json", &all.to_string())));
+    let broker = connect(&format!("amqp://app:secret@127.0.0.1:{}/%2f", server.port), "");
+    wait_until("RabbitMQ answers", async || broker.check().await.is_ok()).await;
+    let why = eventually("it is full", async || {
+        let (small, q) = (wake_up("small", 5), wake_up("q", 5));
+        match broker.publish(&[small, q.clone(), wake_up("small", 5)]).await {
+            Ok(()) => {}
+            Err(BrokerError::Refused(refused)) => {
+                takes(&*broker, &["q"], &[&q]).await;
+                return (refused.len() == 1).then(|| refused[0].clone());
+            }
+            Err(e) => panic!("{e}"),
+        }
+        None
+    })
+    .await;
+    assert!(why.queue == queue("small") && why.why.contains("`max-length`"), "{why:?}");
+    assert_eq!(broker.set_aside(), [why]);
+    let notes = broker.notes();
+    assert!(notes.len() == 1 && notes[0].contains("`small` takes no wake-ups for now"), "{notes:?}");
+    // Nobody waits for a time to try.
+    broker.purge(&queue("small")).await.unwrap();
+    let w = wake_up("small", 5);
+    broker.publish(std::slice::from_ref(&w)).await.unwrap();
+    takes(&*broker, &["small"], &[&w]).await;
 }
 
 /// What README says that a user needs, for the prefix `app-`.
@@ -256,7 +322,7 @@ async fn rights_that_are_lacking_cost_only_what_they_are_for() {
 /// With the rights that README lists nothing is lacking, and nothing else is there to be had.
 async fn exactly_these_are_enough(broker: &dyn Broker, outside: &dyn Broker) {
     assert_eq!(broker.inspect().await, Ok(Vec::new()));
-    broker.examine(&["q", "r"].map(queue)).await.unwrap();
+    assert_eq!(broker.examine(&["q", "r"].map(queue)).await.unwrap(), Lacks::default());
     let all = [wake_up("q", 5), wake_up("r", 9)];
     broker.publish(&all).await.unwrap();
     assert_eq!(broker.depth(&queue("q")).await.unwrap(), 1);
@@ -267,6 +333,7 @@ async fn exactly_these_are_enough(broker: &dyn Broker, outside: &dyn Broker) {
     consumer.give_back(&tags(&got)).await.unwrap();
     takes(broker, &["q", "r"], &[&all[0], &all[1]]).await;
     broadcasts_work(broker).await;
+    a_look_finds_nothing_and_tells_nobody(broker).await;
     assert_eq!(broker.purge(&queue("q")).await.unwrap(), 0);
     assert_eq!((broker.set_aside(), broker.notes()), (Vec::new(), Vec::new()));
     let why = refused(outside, &[wake_up("q", 5)], "q").await;

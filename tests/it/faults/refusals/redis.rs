@@ -36,12 +36,13 @@ async fn a_key_of_another_type_costs_only_itself() {
     let all = [wake_up("heavy", 5), wake_up("q", 5), wake_up("heavy", 9), wake_up("heavy", 2)];
     let why = refused(&*broker, &all, "heavy").await;
     assert!(why.contains("app:p{heavy}:*") && why.contains("WRONGTYPE") && why.contains("delete or rename"), "{why}");
+    assert!(why.contains("`app:p{heavy}:5`"), "the key that is none is named: {why}");
     told(&*broker, "heavy");
     // Other priorities of the same queue go on, too.
     takes(&*broker, &["heavy", "q"], &[&all[1], &all[2], &all[3]]).await;
     let why = told(&*broker, "heavy");
     assert!(why.contains("`app:p{heavy}:5`"), "{why}");
-    let Err(BrokerError::Refused(found)) = broker.examine(&["q", "heavy"].map(queue)).await else { panic!("is well") };
+    let found = broker.examine(&["q", "heavy"].map(queue)).await.unwrap().queues;
     assert!(found.len() == 1 && found[0].why.contains("`app:p{heavy}:5`"), "{found:?}");
     run(&mut admin, "DEL app:p{heavy}:5").await;
     is_served_again(&*broker, "heavy").await;
@@ -100,7 +101,7 @@ async fn the_rights_that_readme_lists_are_enough() {
     let broker = open(&server, "app:secret@");
     assert_eq!(broker.inspect().await, Ok(Vec::new()));
     broker.check().await.unwrap();
-    broker.examine(&["q", "r"].map(queue)).await.unwrap();
+    a_look_finds_nothing_and_tells_nobody(&*broker).await;
     let all = [wake_up("q", 5), wake_up("r", 9)];
     broker.publish(&all).await.unwrap();
     assert_eq!(broker.depth(&queue("q")).await.unwrap(), 1);
