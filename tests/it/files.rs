@@ -1,5 +1,5 @@
-//! The files of a SQLite database: who may read them, that one of them is all after an orderly
-//! stop, that the log gets shorter again, and that a start says where they are.
+//! The files of a SQLite database: who may read them, that after an orderly stop one file is the
+//! whole database, that the log gets shorter again, and that a start says where they are.
 
 use std::{
     io::{Read, Write},
