@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Error, Finding,
     build::{Plan, assemble},
-    fitness,
+    close, fitness,
 };
 use crate::{
     base::{
@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     http,
     store::{Found, Place, Sync, Target},
-    users::AdminMade,
+    users::{AdminMade, UserError, check_admin},
 };
 
 /// Brings the store to the newest schema.
@@ -28,12 +28,11 @@ use crate::{
 pub async fn migrate(config: &Config) -> Result<(), Error> {
     let stores = Target::parse(&config.store.url)?.open(Sync::Full)?;
     let migrated = fit(stores.probe.as_ref()).await;
-    let closed = stores.close().await.map_err(|e| Error::Failed(e.to_string()));
-    migrated.and(closed)
+    close(&stores, migrated).await
 }
 
 /// Makes sure that there is an administrator with this e-mail address and password, and returns
-/// where. Makes no database unless `may_make` says so.
+/// where. Makes no database unless `may_make` says so, nor if the address or password is refused.
 ///
 /// # Errors
 /// If there is no database, it cannot be opened, or the address or password is refused.
@@ -47,6 +46,9 @@ pub async fn create_admin(
     let clock = Clock::system();
     let plan = Plan::of(&config, &clock)?;
     let place = plan.target.place().clone();
+    let failed = |e: UserError| Error::Failed(e.to_string());
+    // Now, because the opening makes a database that is missing.
+    check_admin(email, name, &password, &clock, &plan.zones).map_err(failed)?;
     // Whatever else the look may find, the opening finds and says, too.
     if !may_make && fitness::bounded(plan.target.look()).await.is_ok_and(|found| !found.exists) {
         return Err(Error::Failed(format!(
@@ -57,11 +59,10 @@ pub async fn create_admin(
     let app = assemble(plan, config, clock)?;
     let made = async {
         fit(app.stores.probe.as_ref()).await?;
-        app.users.create_admin(email, name, password).await.map_err(|e| Error::Failed(e.to_string()))
+        app.users.create_admin(email, name, password).await.map_err(failed)
     };
-    let made = made.await;
-    app.stores.close().await.map_err(|e| Error::Failed(e.to_string()))?;
-    Ok((made?, place))
+    let made = close(&app.stores, made.await).await?;
+    Ok((made, place))
 }
 
 async fn fit(probe: &dyn Probe) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     App, Error,
     build::{auth_rules, build, check_role},
+    close,
     fitness::Fitness,
     timekeeper::Timekeeper,
 };
@@ -47,12 +48,7 @@ pub async fn run_until(role: Role, config: Config, shutdown: Shutdown) -> Result
     let app = build(config, Clock::system())?;
     let ended = live(role, &app, Door { listener, metrics }, started, &shutdown).await;
     // Last, whatever happened before: only after this is the one file the whole database.
-    if let Err(e) = app.stores.close().await {
-        tracing::error!(error = %e, store = %app.stores.place, "the database was not closed in good order");
-        ended?;
-        return Err(Error::Failed(format!("{} was not closed in good order: {e}", app.stores.place)));
-    }
-    ended?;
+    close(&app.stores, ended).await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -66,16 +66,26 @@ struct Requests {
 impl Requests {
     fn came(&mut self, signal: &'static str, weight: Weight) {
         let Shutdown { drain, abort } = &self.shutdown;
+        let remedy = self.remedy(weight);
         if weight == Weight::Insists && self.asked {
             tracing::warn!(signal, "second signal: giving running jobs back at once");
             abort.cancel();
         } else if drain.is_cancelled() {
-            tracing::info!(signal, "already shutting down");
+            tracing::info!(signal, "already shutting down; {remedy}");
         } else {
-            tracing::info!(signal, "shutting down: running jobs may finish, send the signal again to stop at once");
+            tracing::info!(signal, "shutting down: running jobs may finish; {remedy}");
             drain.cancel();
         }
         self.asked |= weight == Weight::Insists;
+    }
+
+    /// What stops the process at once after a signal of this weight.
+    fn remedy(&self, weight: Weight) -> &'static str {
+        if self.asked || weight == Weight::Insists {
+            "another SIGTERM or Ctrl-C stops at once"
+        } else {
+            "SIGTERM or Ctrl-C, sent twice, stops at once"
+        }
     }
 }
 
@@ -128,6 +138,32 @@ mod tests {
         ] {
             let names: Vec<_> = signals.iter().map(|(name, _)| *name).collect();
             assert_eq!(after(signals), (true, aborts), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_stop_at_once_does() {
+        for (signals, says) in [
+            (&["SIGTERM"][..], "another SIGTERM or Ctrl-C stops"),
+            (&["SIGHUP"], "SIGTERM or Ctrl-C, sent twice, stops"),
+            (&["SIGHUP", "SIGHUP"], "SIGTERM or Ctrl-C, sent twice, stops"),
+            (&["SIGHUP", "SIGTERM"], "another SIGTERM or Ctrl-C stops"),
+            (&["SIGTERM", "SIGHUP"], "another SIGTERM or Ctrl-C stops"),
+        ] {
+            let shutdown = Shutdown::new();
+            let mut requests = Requests { shutdown: shutdown.clone(), asked: false };
+            let mut said = "";
+            for signal in signals {
+                let weight = if *signal == "SIGHUP" { Weight::Asks } else { Weight::Insists };
+                said = requests.remedy(weight);
+                requests.came(signal, weight);
+            }
+            assert!(said.starts_with(says), "{signals:?}: {said}");
+            for _ in 0..if said.contains("twice") { 2 } else { 1 } {
+                assert!(!shutdown.abort.is_cancelled(), "{signals:?}");
+                requests.came("SIGINT", Weight::Insists);
+            }
+            assert!(shutdown.abort.is_cancelled(), "{signals:?}");
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) enum DeadCommand {
         /// The job
         id: JobId,
     },
-    /// Queue dead letters again, all that match; without a filter, all there are, which wants --yes
+    /// Queue the dead letters that match again; without a filter every one, and only with --yes
     Replay {
         #[command(flatten)]
         filter: MatchArgs,
@@ -38,7 +38,7 @@ pub(super) enum DeadCommand {
         /// Only say how many match
         #[arg(long)]
         dry_run: bool,
-        /// Yes, all of them, if there is no filter
+        /// Confirm a replay without a filter, which takes every dead letter
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
@@ -51,7 +51,7 @@ pub(super) enum DeadCommand {
         /// Only say how many match
         #[arg(long)]
         dry_run: bool,
-        /// Yes, delete them
+        /// Confirm that they are deleted for good
         #[arg(long)]
         yes: bool,
     },

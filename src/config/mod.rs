@@ -7,6 +7,7 @@
 
 mod auth;
 pub mod channels;
+mod http;
 mod keys;
 pub mod load;
 pub mod model;
@@ -19,6 +20,7 @@ pub mod units;
 
 pub use auth::{Auth, AuthMode, JwtKey, Registration};
 pub use channels::{Email, Network, Notifications, Push, SmtpTls, Webhook};
+pub use http::{Http, Probe};
 pub use load::{Sources, load};
 pub use model::*;
 pub use time::{Time, ZoneSource};

@@ -30,5 +30,5 @@ pub use key::{ApiKey, NewKey};
 pub use model::{Endpoint, NewUser, PushKind, PushToken, Role, User, UserPatch};
 pub use password::{PASSWORD_MAX_BYTES, PASSWORD_MIN_CHARS};
 pub use preferences::{Channel, Preferences, QuietHours, Rule};
-pub use service::{AdminMade, Users};
+pub use service::{AdminMade, Users, check_admin};
 pub use sign_in::{Proof, SignedIn};

@@ -61,6 +61,43 @@ pub enum AdminMade {
     Unchanged(User),
 }
 
+/// Checks what [`Users::create_admin`] is to be asked for, before there is a store to ask it of.
+///
+/// # Errors
+/// [`UserError::Invalid`] with every field at fault.
+pub fn check_admin(
+    email: &str,
+    name: Option<&str>,
+    password: &Secret,
+    clock: &Clock,
+    zones: &Zones,
+) -> Result<(), UserError> {
+    checked(&new_admin(email, name, password.clone()), clock, zones).map(drop)
+}
+
+fn new_admin(email: &str, name: Option<&str>, password: Secret) -> NewUser {
+    NewUser {
+        email: email.to_owned(),
+        name: name.unwrap_or("Administrator").to_owned(),
+        password: Some(password),
+        role: Role::Admin,
+        ..NewUser::default()
+    }
+}
+
+/// The user that is asked for, if every field and the password are right.
+fn checked(new: &NewUser, clock: &Clock, zones: &Zones) -> Result<User, UserError> {
+    let mut faults = Vec::new();
+    let built = new.build(clock.new_uuid(), clock.now(), zones).map_err(|all| faults.extend(all));
+    if let Some(Err(message)) = new.password.as_ref().map(super::password::check) {
+        faults.push(crate::base::error::FieldError::new("password", message));
+    }
+    match (built, faults.is_empty()) {
+        (Ok(user), true) => Ok(user),
+        _ => Err(UserError::Invalid(faults)),
+    }
+}
+
 impl Users {
     /// A service over `store`. Without configured keys, its tokens end with this process.
     ///
@@ -96,12 +133,7 @@ impl Users {
     /// [`UserError::Invalid`] with every field at fault, [`UserError::EmailTaken`], [`UserError::Busy`] or
     /// [`UserError::Store`].
     pub async fn create(&self, new: NewUser, by: Option<String>) -> Result<User, UserError> {
-        let mut faults = Vec::new();
-        let built = new.build(self.clock.new_uuid(), self.clock.now(), &self.zones).map_err(|all| faults.extend(all));
-        if let Some(Err(message)) = new.password.as_ref().map(super::password::check) {
-            faults.push(crate::base::error::FieldError::new("password", message));
-        }
-        let (Ok(user), true) = (built, faults.is_empty()) else { return Err(UserError::Invalid(faults)) };
+        let user = checked(&new, &self.clock, &self.zones)?;
         let password = match &new.password {
             Some(password) => Some(self.passwords.hash(password).await?),
             None => None,
@@ -189,15 +221,7 @@ impl Users {
         password: Secret,
     ) -> Result<AdminMade, UserError> {
         let Some(there) = self.account_of(email).await? else {
-            let name = name.unwrap_or("Administrator").to_owned();
-            let new = NewUser {
-                email: email.to_owned(),
-                name,
-                password: Some(password),
-                role: Role::Admin,
-                ..NewUser::default()
-            };
-            return Ok(AdminMade::Created(self.create(new, None).await?));
+            return Ok(AdminMade::Created(self.create(new_admin(email, name, password), None).await?));
         };
         let same_password = self.passwords.check(&password, there.password.as_ref()).await?.right;
         let hash = if same_password { None } else { Some(self.passwords.hash(&password).await?) };

@@ -1,5 +1,5 @@
-//! The files of a SQLite database: who may read them, that one of them is all after an orderly
-//! stop, that the log gets shorter again, and that a start says where they are.
+//! The files of a SQLite database: who may read them, that after an orderly stop one file is the
+//! whole database, that the log gets shorter again, and that a start says where they are.
 
 use std::{
     io::{Read, Write},
@@ -79,12 +79,17 @@ async fn what_the_program_makes_is_its_owners_alone_whatever_the_umask() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_others_can_read_is_told_and_left_as_it_is() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    let give = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     let path = database(dir.path());
     let store = format!("sqlite://{}", path.display());
     let migrated = run_in(dir.path(), &["migrate", "--store-url", &store], &[], "").await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    give(&path, 0o640);
+    give(dir.path(), 0o700);
+    let doctor = run_in(dir.path(), &["doctor", "--store-url", &store], &[], "").await;
+    assert!(doctor.code == Some(0), "others cannot come to it: {doctor:?}");
+    give(dir.path(), 0o755);
     let doctor = run_in(dir.path(), &["doctor", "--store-url", &store], &[], "").await;
     let remedy = format!("chmod 600 {}", path.display());
     assert!(doctor.code == Some(1) && doctor.out.contains(&remedy), "{doctor:?}");

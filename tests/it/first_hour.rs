@@ -114,6 +114,18 @@ async fn an_administrator_is_made_where_it_is_said_and_nowhere_else() {
 }
 
 #[tokio::test]
+async fn who_is_refused_as_an_administrator_leaves_no_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let create =
+        |email| [&["users", "create-admin", "--create", "--password-file", "-", "--email", email][..]].concat();
+    for (email, password, part) in [("root@example.com", "short", "password"), ("nobody", PASSWORD, "email")] {
+        let refused = run_in(dir.path(), &create(email), &[], password).await;
+        assert!(refused.code == Some(FAILED) && refused.sentence().contains(part), "{refused:?}");
+        assert!(contents(dir.path()).is_empty(), "{:?}", contents(dir.path()).keys());
+    }
+}
+
+#[tokio::test]
 async fn the_configuration_that_is_shown_names_the_database() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data/app.db").display().to_string();

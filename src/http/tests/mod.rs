@@ -45,6 +45,7 @@ mod browsers;
 mod control;
 mod dead_letters;
 mod docs;
+mod idempotency;
 mod items;
 mod jobs;
 mod notifications;

@@ -24,6 +24,9 @@ const FILE_MODE: u32 = 0o600;
 /// Rights of directories that are made.
 const DIRECTORY_MODE: u32 = 0o700;
 
+/// The user to whom everything is open.
+const ROOT: u32 = 0;
+
 /// Endings of the files beside the database.
 const LOCK: &str = ".lock";
 const LOG: &str = "-wal";
@@ -119,10 +122,10 @@ fn open_or_make(path: &Path) -> io::Result<File> {
 }
 
 /// Which files other users of this host can get at, and what to do; none if there is no such file.
+/// The lock is empty, so it does not count.
 pub(super) fn exposed(path: &Path) -> Option<String> {
-    let all = [path.to_owned(), log(path), log_index(path), beside(path, LOCK)];
-    // A file that is not there, or that nothing can be learned of, is open to nobody.
-    let open = |file: &&PathBuf| file.metadata().is_ok_and(|m| m.mode() & 0o077 != 0);
+    let all = [path.to_owned(), log(path), log_index(path)];
+    let open = |file: &&PathBuf| is_open(file);
     let open: Vec<_> = all.iter().filter(open).map(|file| file.display().to_string()).collect();
     (!open.is_empty()).then(|| {
         format!(
@@ -131,6 +134,20 @@ pub(super) fn exposed(path: &Path) -> Option<String> {
             open.join(" ")
         )
     })
+}
+
+/// Whether others have rights to a file and can come to it. A file that is not there, or that
+/// nothing can be learned of, is open to nobody.
+fn is_open(file: &Path) -> bool {
+    let Ok(rights) = file.metadata() else { return false };
+    // A link's own directories do not hide what it leads to.
+    let Ok(at) = file.canonicalize() else { return false };
+    // A directory that nothing can be learned of hides nothing. Nor does one of a third user, who
+    // can come to what is in it.
+    let hides = |dir: &Path| {
+        dir.metadata().is_ok_and(|m| m.mode() & 0o011 == 0 && (m.uid() == rights.uid() || m.uid() == ROOT))
+    };
+    rights.mode() & 0o077 != 0 && !at.ancestors().skip(1).any(hides)
 }
 
 #[cfg(test)]
@@ -170,16 +187,55 @@ mod tests {
         make(&path).unwrap();
     }
 
+    fn give(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Files as their owner alone has them, in a directory that everybody can enter.
+    fn among_others() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        give(dir.path(), 0o755);
+        let path = dir.path().join("app.db");
+        for file in [&path, &log(&path), &log_index(&path), &beside(&path, LOCK)] {
+            std::fs::write(file, "").unwrap();
+            give(file, FILE_MODE);
+        }
+        (dir, path)
+    }
+
+    #[test]
+    fn what_others_cannot_come_to_and_the_lock_are_no_cause_for_alarm() {
+        let (dir, path) = among_others();
+        give(&beside(&path, LOCK), 0o644);
+        assert_eq!(exposed(&path), None, "the lock is empty");
+        give(&path, 0o644);
+        assert!(exposed(&path).is_some());
+        for (mode, is_told) in [(0o700, false), (0o744, false), (0o711, true), (0o710, true), (0o701, true)] {
+            give(dir.path(), mode);
+            assert_eq!(exposed(&path).is_some(), is_told, "{mode:o}");
+        }
+        // A directory farther up hides it as well.
+        give(dir.path(), 0o700);
+        let inner = dir.path().join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        give(&inner, 0o755);
+        let deep = inner.join("app.db");
+        std::fs::write(&deep, "").unwrap();
+        give(&deep, 0o644);
+        assert_eq!(exposed(&deep), None);
+        // A link in such a directory leads to a file that others find without it.
+        let link = dir.path().join("link.db");
+        let (_elsewhere, target) = among_others();
+        give(&target, 0o644);
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(exposed(&link).is_some());
+    }
+
     #[test]
     fn what_others_can_read_stays_and_is_told_with_the_remedy() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("app.db");
-        for file in [&path, &log(&path), &log_index(&path)] {
-            std::fs::write(file, "").unwrap();
-            std::fs::set_permissions(file, Permissions::from_mode(FILE_MODE)).unwrap();
-        }
-        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        std::fs::set_permissions(log(&path), Permissions::from_mode(0o604)).unwrap();
+        let (_dir, path) = among_others();
+        give(&path, 0o640);
+        give(&log(&path), 0o604);
         make(&path).unwrap();
         assert_eq!(mode(&path), 0o640);
         let told = exposed(&path).unwrap();

@@ -135,10 +135,11 @@ impl Log {
     fn cut(&mut self, conn: &Connection) {
         let may_wait = self.size > self.bounds.far && self.waited.is_none_or(|at| at.elapsed() >= CUT_EVERY);
         let patience = if may_wait { CUT_PATIENCE } else { Duration::ZERO };
-        let cut = conn
-            .busy_timeout(patience)
-            .and_then(|()| checkpoint(conn, "TRUNCATE"))
-            .and_then(|copied| conn.busy_timeout(BUSY_PATIENCE).map(|()| copied));
+        let cut = conn.busy_timeout(patience).and_then(|()| checkpoint(conn, "TRUNCATE"));
+        // However the cut ended, the next commit has its patience again.
+        if let Err(e) = conn.busy_timeout(BUSY_PATIENCE) {
+            tracing::error!(error = %e, "cannot set how long a commit waits for another program's lock");
+        }
         if may_wait {
             self.waited = Some(Instant::now());
         }
@@ -277,6 +278,18 @@ mod tests {
         drop(second);
         t.commit();
         assert!(t.size() <= BOUNDS.kept, "{}", t.size());
+    }
+
+    #[test]
+    fn a_cut_that_fails_leaves_commits_their_patience() {
+        let mut t = Under::new();
+        t.commit();
+        // SQLite refuses to copy the log within a transaction.
+        t.conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (x'00')").unwrap();
+        assert!(checkpoint(&t.conn, "TRUNCATE").is_err());
+        t.log.cut(&t.conn);
+        let patience: u32 = t.conn.pragma_query_value(None, "busy_timeout", |r| r.get(0)).unwrap();
+        assert_eq!(Duration::from_millis(patience.into()), BUSY_PATIENCE);
     }
 
     #[test]

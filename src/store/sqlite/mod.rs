@@ -7,24 +7,19 @@
 //! The process owns the file (a lock file proves it), so counts of jobs by queue and state live in memory, follow each
 //! commit, and cost no query.
 //!
-//! A close ends the readers, then the writer, which copies the log into the database: the one file
-//! is then all there is.
+//! A close ends the readers, without those reads that still wait, then the writer, which copies the
+//! log into the database: the one file is then all there is.
 
 use std::{
     collections::HashMap,
     fs::File,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OpenFlags};
-use tokio::sync::oneshot;
+use rusqlite::Connection;
 
 use super::{Close, Sync};
 use crate::base::{
@@ -42,6 +37,7 @@ mod log;
 mod look;
 mod migrate;
 mod read;
+mod readers;
 mod records;
 mod row;
 mod sweep;
@@ -49,13 +45,11 @@ mod writer;
 
 pub(super) use look::look;
 use migrate::Contents;
+use readers::{Readers, Reading};
 use writer::{Counts, Writer, Writing};
 
 /// The backend's name in `/health`.
 pub(super) const NAME: &str = "sqlite";
-
-/// Reader threads; reads are short and the writer shares the cores with them.
-const READERS: usize = 2;
 
 /// Why a statement or what it read is no good.
 #[derive(Debug)]
@@ -86,20 +80,18 @@ fn from_sql(e: &rusqlite::Error) -> StoreError {
         Some(C::DatabaseBusy | C::DatabaseLocked | C::SystemIoFailure | C::ReadOnly | C::CannotOpen) => {
             StoreError::Unavailable(e.to_string())
         }
+        // Only a close interrupts.
+        Some(C::OperationInterrupted) => closed("it was closed while this was read"),
         Some(C::DatabaseCorrupt | C::NotADatabase) => StoreError::Corrupt(e.to_string()),
         _ => StoreError::Internal(e.to_string()),
     }
 }
 
-type Read = Box<dyn FnOnce(&Connection) + Send>;
-
 /// An opened SQLite database; implements every store port.
 pub(super) struct Sqlite {
     path: PathBuf,
     writer: Writer,
-    /// None ends the thread behind it.
-    readers: Vec<mpsc::Sender<Option<Read>>>,
-    turn: AtomicUsize,
+    readers: Readers,
     counts: Arc<Mutex<Counts>>,
     /// None once it is closed.
     threads: Mutex<Option<Threads>>,
@@ -109,7 +101,7 @@ pub(super) struct Sqlite {
 
 /// The threads that hold a connection each.
 struct Threads {
-    readers: Vec<JoinHandle<()>>,
+    readers: Vec<Reading>,
     writer: JoinHandle<Result<(), StoreError>>,
 }
 
@@ -126,36 +118,30 @@ impl Sqlite {
         configure(&conn).map_err(|e| migrate::unusable(path, &e))?;
         migrate::run(&mut conn, path)?;
         let counts = Arc::new(Mutex::new(writer::count(&conn)?));
-        let (mut readers, mut reading) = (Vec::with_capacity(READERS), Vec::with_capacity(READERS));
-        for n in 0..READERS {
-            let (tx, thread) = reader(n, path)?;
-            readers.push(tx);
-            reading.push(thread);
-        }
+        let (readers, reading) = Readers::start(path)?;
         let log = log::Log::of(&mut conn, path, log::Bounds::default()).map_err(|e| from_sql(&e))?;
         let (writer, writing) = Writer::start(conn, log, sync, Arc::clone(&counts))?;
         Ok(Arc::new(Self {
             path: path.to_owned(),
             writer,
             readers,
-            turn: AtomicUsize::new(0),
             counts,
             threads: Mutex::new(Some(Threads { readers: reading, writer: writing })),
             _lock: lock,
         }))
     }
 
-    /// Lets what was asked for end and closes every connection. Blocks; a second call does nothing.
+    /// Commits what was asked for, gives reads up, and closes every connection. Blocks; a second
+    /// call does nothing.
     fn end(&self) -> Result<(), StoreError> {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Threads { readers, writer }) = threads else { return Ok(()) };
-        // Readers first: a snapshot would hold the log. A thread that is gone needs no word.
-        for tx in &self.readers {
-            drop(tx.send(None));
-        }
+        // Readers first: a snapshot would hold the log.
+        self.readers.close();
+        let grace = Reading::grace();
         let mut read = Ok(());
         for thread in readers {
-            read = thread.join().map_err(|_panic| died("reads")).and(read);
+            read = thread.join(grace).and(read);
         }
         self.writer.close();
         let written = writer.join().map_err(|_panic| died("writes"))?;
@@ -187,15 +173,7 @@ impl Sqlite {
         &self,
         f: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (tx, rx) = oneshot::channel();
-        let work: Read = Box::new(move |conn| {
-            // Whoever asked may have gone away.
-            drop(tx.send(f(conn)));
-        });
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % READERS;
-        let reader = self.readers.get(turn).ok_or_else(|| closed("no reader"))?;
-        reader.send(Some(work)).map_err(closed)?;
-        rx.await.map_err(closed)?.map_err(StoreError::from)
+        self.readers.run(f).await
     }
 
     fn counts(&self) -> HashMap<QueueName, [u64; 6]> {
@@ -210,21 +188,6 @@ fn closed(e: impl std::fmt::Display) -> StoreError {
 
 fn died(what: &str) -> StoreError {
     StoreError::Internal(format!("a thread that {what} the database panicked, see the log"))
-}
-
-/// Starts a thread that reads snapshots.
-fn reader(n: usize, path: &Path) -> Result<(mpsc::Sender<Option<Read>>, JoinHandle<()>), StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(|e| migrate::unusable(path, &e))?;
-    conn.set_prepared_statement_cache_capacity(64);
-    conn.pragma_update(None, "cache_size", -2048).map_err(|e| from_sql(&e))?;
-    let (tx, rx) = mpsc::channel::<Option<Read>>();
-    let thread = spawn(format!("sqlite-read-{n}"), move || {
-        while let Ok(Some(work)) = rx.recv() {
-            work(&conn);
-        }
-    })?;
-    Ok((tx, thread))
 }
 
 fn spawn<T: Send + 'static>(name: String, f: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, StoreError> {
@@ -283,6 +246,8 @@ impl Drop for Sqlite {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::OpenFlags;
+
     use super::*;
     use crate::jobs::store::FleetStore;
 

@@ -54,6 +54,8 @@ async fn sighup_lets_running_jobs_finish_however_often_it_comes() {
     runs(&process, &id).await;
     process.signal(Signal::HUP);
     wait_until("the worker drains", async || process.log().contains("worker drains")).await;
+    let remedy = "running jobs may finish; SIGTERM or Ctrl-C, sent twice, stops at once";
+    assert!(process.log().contains(remedy), "{}", process.log());
     process.signal(Signal::HUP);
     wait_until("the second came", async || process.log().contains("already shutting down")).await;
     process.signal(Signal::TERM);
