@@ -194,6 +194,7 @@ pub(super) fn run_doctor(global: &GlobalArgs, flags: &[&dyn Overrides]) -> Resul
         }
         match faults {
             0 => Ok(()),
+            1 => Err(app::Error::Failed("one of the backends needs attention".to_owned())),
             n => Err(app::Error::Failed(format!("{n} of the backends need attention"))),
         }
     })

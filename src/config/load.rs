@@ -247,6 +247,9 @@ mod tests {
             ("[http]\nworkers = -1", "`http.workers` in test.toml is -1, but must be a number from 0 to 1024"),
             ("[worker]\nqueues = [3]", "is a list, but must be a list of texts"),
             ("[http]\nmax_body = 5", "must be text in quotes, with a unit"),
+            ("[http]\nmax_bodies = \"16MiB\"", "but must be at least `http.max_bulk_body`, which is 32MiB"),
+            ("[http]\nhosts = [\"https://a.example\"]", "must hold host names such as \"app.example.com\""),
+            ("[http]\nhosts = [\"a.example:80\"]", "without scheme and port"),
             ("[jobs]\nlease = \"9s\"", "`jobs.lease` in test.toml is 9s, but must be at least three times"),
             ("[jobs]\nlease = \"15\"", "`jobs.lease` in test.toml is \"15\", but a time needs a unit, such as \"15s\""),
             ("[jobs]\nbulk_max = 10001", "must be a number from 1 to 10000"),
@@ -259,6 +262,8 @@ mod tests {
             assert!(e.contains(part), "{text}: {e}");
             assert!(!e.contains('\n'), "{e}");
         }
+        let hosts = from_file("[http]\nhosts = [\"A.example.\", \"[::1]\"]").unwrap().http.hosts;
+        assert_eq!(hosts, ["a.example", "::1"]);
         assert!(error_of_flag("worker.strict", "maybe").contains("must be true or false"));
         assert!(error_of_flag("http.bind", "example.org:80").contains("must be an IP address and a port"));
         let e = error_of_flag("store.url", "user:secret@host");

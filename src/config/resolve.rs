@@ -175,7 +175,7 @@ fn http(s: &settings::Http, cores: usize) -> Checked<Http> {
 
 /// A host name or an address, as it stands in `Host` and `Origin` without a port.
 fn host_name(text: &str) -> Checked<String> {
-    let name = text.trim().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let name = text.trim().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     let is_address = name.parse::<std::net::IpAddr>().is_ok();
     if is_address || ((1..=253).contains(&name.len()) && name.bytes().all(plain)) {

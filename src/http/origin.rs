@@ -75,6 +75,8 @@ impl OriginRules {
     }
 
     fn lists(&self, name: &str) -> bool {
+        // A name may be written with the root's dot; the setting is kept without.
+        let name = name.strip_suffix('.').unwrap_or(name);
         self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
     }
 }
@@ -185,6 +187,7 @@ mod tests {
         assert!(!of("cross-site", "https://front.example.evil.example"));
         assert!(!of("cross-site", "https://other.example"));
         assert!(passes(&rules, &Method::POST, &[("host", "front.example:8000")]));
+        assert!(passes(&rules, &Method::POST, &[("host", "front.example.:8000")]));
     }
 
     #[test]

@@ -131,6 +131,7 @@ impl Target {
                 let path = std::path::absolute(Path::new(path)).map_err(|e| {
                     OpenError::Url(format!("store.url is `{url}`, but the working directory cannot be read: {e}"))
                 })?;
+                let path = sqlite::resolved(path);
                 Ok(Self { place: Place::File(path.clone()), adapter: Adapter::Sqlite(path) })
             }
             Some(("sqlite", _)) => Err(OpenError::Url("store.url names no file: write sqlite://data/app.db".into())),

@@ -164,8 +164,14 @@ async fn a_data_directory_that_cannot_be_used_is_told() {
 async fn a_database_in_use_is_left_to_its_owner() {
     let dir = tempfile::tempdir().unwrap();
     let process = Process::start(dir.path(), &[]).await;
-    for args in [&["all", "--port", "0"][..], &["migrate"]] {
-        let ended = run(dir.path(), args, &[("APP__STORE__URL", "sqlite://app.db")]).await;
+    std::os::unix::fs::symlink("app.db", dir.path().join("link.db")).unwrap();
+    for (args, url) in [
+        (&["all", "--port", "0"][..], "sqlite://app.db"),
+        (&["migrate"], "sqlite://app.db"),
+        (&["all", "--port", "0"], "sqlite://link.db"),
+        (&["migrate"], "sqlite://link.db"),
+    ] {
+        let ended = run(dir.path(), args, &[("APP__STORE__URL", url)]).await;
         assert_eq!((ended.code, ended.err.lines().count()), (Some(FAILED), 1), "{ended:?}");
         assert!(ended.sentence().contains("/app.db` is in use by another process"), "{ended:?}");
     }

@@ -32,6 +32,19 @@ const LOCK: &str = ".lock";
 const LOG: &str = "-wal";
 const LOG_INDEX: &str = "-shm";
 
+/// Most links that lead from one to the next.
+const LINKS_MAX: usize = 40;
+
+/// The path of the database itself where `path` is a link to it, whether it exists or not. SQLite keeps
+/// its log beside the database and not beside the link, and two processes must not hold locks of two names.
+pub(in crate::store) fn resolved(mut path: PathBuf) -> PathBuf {
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = std::fs::read_link(&path) else { break };
+        path = path.parent().map_or_else(|| target.clone(), |dir| dir.join(&target));
+    }
+    path
+}
+
 /// The write-ahead log.
 pub(super) fn log(path: &Path) -> PathBuf {
     beside(path, LOG)
@@ -174,6 +187,20 @@ mod tests {
         std::os::unix::fs::symlink(&target, &link).unwrap();
         make(&link).unwrap();
         assert_eq!(mode(&target), FILE_MODE);
+    }
+
+    #[test]
+    fn a_link_leads_to_the_database_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink("second.db", at("first.db")).unwrap();
+        std::os::unix::fs::symlink(at("real.db"), at("second.db")).unwrap();
+        assert_eq!(resolved(at("first.db")), at("real.db"), "though there is none yet");
+        std::fs::write(at("real.db"), "").unwrap();
+        assert_eq!(resolved(at("first.db")), at("real.db"));
+        assert_eq!(resolved(at("real.db")), at("real.db"));
+        std::os::unix::fs::symlink("loop.db", at("loop.db")).unwrap();
+        assert_eq!(resolved(at("loop.db")), at("loop.db"), "a link to itself ends, too");
     }
 
     #[test]

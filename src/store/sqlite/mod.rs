@@ -43,6 +43,7 @@ mod row;
 mod sweep;
 mod writer;
 
+pub(super) use file::resolved;
 pub(super) use look::look;
 use migrate::Contents;
 use readers::{Readers, Reading};
