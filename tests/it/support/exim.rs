@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -10,7 +11,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::TcpStream;
 
-use super::{eventually, process::free_port};
+use super::eventually;
 
 /// `tests/tools/server exim` on a free port of loopback, with all that it has forked; killed when
 /// dropped.
@@ -23,7 +24,7 @@ pub(crate) struct Exim {
 impl Exim {
     /// Starts it with these rules for RCPT, in its own language, and waits until it listens.
     pub(crate) async fn start(acl: &str) -> Self {
-        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let (dir, port) = (tempfile::tempdir().unwrap(), port_to_keep());
         let child = launch(dir.path(), port, acl);
         let mut exim = Self { port, dir, child };
         exim.listens().await;
@@ -77,6 +78,14 @@ impl Drop for Exim {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A free port that nobody else is given while exim is down between two sets of rules: the operating
+/// system gives ports from 32768 on to whoever asks for any, and to connections.
+fn port_to_keep() -> u16 {
+    std::iter::repeat_with(|| fastrand::u16(10_000..32_000))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap()
 }
 
 fn launch(dir: &Path, port: u16, acl: &str) -> Child {
