@@ -24,7 +24,7 @@ use crate::{
     jobs::{
         announce,
         context::JobContext,
-        kind::Outcome,
+        kind::{Handler, Outcome},
         model::{Attempt, Job, JobError},
         state::{RunEnd, State, Verdict, judge},
     },
@@ -59,12 +59,15 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job, queued_at: Timestamp, ended:
     tokio::spawn(async move {
         let turn = turn(&shared, &job, &stop, asked).await;
         let (mut end, mut ran) = (end_of(None, stop.reason(), 0), None);
-        if turn.is_some() && shared.deps.registry.get(job.kind.as_str()).is_none() {
+        let handler = shared.deps.registry.get(job.kind.as_str()).map(|kind| Arc::clone(&kind.handler));
+        if turn.is_some() && handler.is_none() {
             end = Some(left_to_others(&shared, &job));
-        } else if turn.is_some() {
+        } else if turn.is_some()
+            && let Some(handler) = handler
+        {
             let handles = begin(&shared, &job, queued_at);
             let begun = Instant::now();
-            end = supervise(&shared, &job, &context, &stop).await;
+            end = supervise(&shared, &job, handler, &context, &stop).await;
             crate::base::failpoint::hit("worker.after_run");
             let took = begun.elapsed();
             note(&shared, &job, took, end.as_ref());
@@ -142,9 +145,13 @@ fn told(shared: &Shared, job: &Job, verdict: &Verdict, attempt: &Attempt) -> Opt
 }
 
 /// Runs the handler to its end; none if the job was taken from this worker.
-async fn supervise(shared: &Shared, job: &Job, context: &JobContext, stop: &Stop) -> Option<RunEnd> {
-    let Some(kind) = shared.deps.registry.get(job.kind.as_str()) else { return Some(left_to_others(shared, job)) };
-    let handler = Arc::clone(&kind.handler);
+async fn supervise(
+    shared: &Shared,
+    job: &Job,
+    handler: Arc<dyn Handler>,
+    context: &JobContext,
+    stop: &Stop,
+) -> Option<RunEnd> {
     let mut run =
         Box::pin(AssertUnwindSafe(async { handler.run(context.clone(), &job.spec.payload).await }).catch_unwind());
     let timeout = async {
